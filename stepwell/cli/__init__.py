@@ -1,0 +1,33 @@
+"""The command line: `stepwell NOUN...`, one module a group of commands.
+
+Belongs here: options, tables and progress on the terminal. Does not belong here: anything another caller could want
+(that is a function elsewhere in `stepwell`). May import: everything `stepwell` may, and every stage.
+
+Exit status: 0 only when it did what was asked, 2 for wrong usage, 1 for everything else. With `--json` standard output
+carries one JSON document and every message goes to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from stepwell.cli.common import app, console
+from stepwell.errors import StepwellError, UsageError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point of the `stepwell` program."""
+    from stepwell.cli import data, looking, loop
+
+    for group in (data, looking, loop):
+        group.register(app)
+    try:
+        app()
+    except UsageError as error:
+        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False, markup=True)
+        sys.exit(2)
+    except StepwellError as error:
+        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False, markup=True)
+        sys.exit(1)

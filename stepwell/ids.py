@@ -1,0 +1,31 @@
+"""Identities: the same content always has the same id, on any machine and in any process."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import orjson
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, nulls dropped, so that adding a nullable field later changes no id."""
+    return orjson.dumps(_without_nulls(value), option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(v) for v in value]
+    return value
+
+
+def digest(*parts: Any) -> str:
+    """128-bit hex digest of the canonical JSON of the parts."""
+    return hashlib.blake2b(canonical(list(parts)), digest_size=16).hexdigest()
+
+
+def sha256(text: str | bytes) -> str:
+    """sha256 in hex; text is taken as UTF-8 (lone surrogates survive)."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text).hexdigest()

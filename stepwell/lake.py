@@ -1,0 +1,171 @@
+"""The lake: Delta tables under one URI, and the only place that writes them.
+
+Facts that shape it (tried on deltalake 1.6): appends cast silently, so schemas are compared first; a repeated application
+transaction is not refused, so it is checked and written on one handle; log cleanup is on by default, so it is switched
+off; deletion vectors and column mapping break readers, so they are never enabled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+from filelock import FileLock
+
+from schemas.column import Table
+from schemas.tables import DATASET, TABLES
+from stepwell.errors import LakeError, SchemaError
+
+SCHEMES = ("file", "s3", "s3a", "gs", "az", "abfss", "memory")
+_PROPERTIES = {
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 3650 days",
+    "delta.checkpointInterval": "10",
+}
+_WRITER = WriterProperties(compression="ZSTD")
+
+
+class Lake:
+    """Delta tables under `uri` (a folder, or an object store such as s3://bucket/prefix)."""
+
+    def __init__(self, uri: str | Path, storage_options: dict[str, str] | None = None) -> None:
+        scheme = urlparse(str(uri)).scheme
+        self.local = len(scheme) <= 1 or scheme == "file"
+        if not self.local and scheme not in SCHEMES:
+            raise LakeError(f"lake URI {str(uri)!r} has scheme {scheme!r}; allowed: a folder or {', '.join(SCHEMES)}.")
+        self.uri = str(Path(str(uri).removeprefix("file://")).absolute()) if self.local else str(uri).rstrip("/")
+        self.storage_options = storage_options
+
+    def path(self, name: str) -> str:
+        """URI of a table."""
+        return f"{self.uri}/{name}"
+
+    def spec(self, name: str) -> Table:
+        """The declared table for a name; every `datasets/<recipe>` has the dataset's."""
+        if name.startswith("datasets/"):
+            return DATASET
+        if name not in TABLES:
+            raise LakeError(f"no table {name!r}; allowed: {', '.join(TABLES)} and datasets/<recipe>.")
+        return TABLES[name]
+
+    def lock(self, name: str) -> AbstractContextManager[object]:
+        """One writer per table at a time on a local lake; object stores rely on the commit protocol alone."""
+        if not self.local:
+            return nullcontext()
+        os.makedirs(self.uri, exist_ok=True)
+        return FileLock(f"{self.uri}/.{name.replace('/', '-')}.lock")
+
+    def table(self, name: str, version: int | None = None) -> DeltaTable | None:
+        """A fresh handle, or None when the table does not exist yet."""
+        self.spec(name)
+        try:
+            return DeltaTable(self.path(name), version=version, storage_options=self.storage_options)
+        except TableNotFoundError:
+            return None
+
+    def create(self, name: str) -> DeltaTable:
+        """A handle on the table, created with the declared schema when it does not exist."""
+        spec = self.spec(name)
+        if self.local:
+            os.makedirs(self.path(name), exist_ok=True)
+        properties = dict(_PROPERTIES)
+        if name == "events":
+            properties["delta.appendOnly"] = "true"
+            properties["delta.dataSkippingStatsColumns"] = "event_id,trajectory_id,step,kind,actor,recorded_at"
+        return DeltaTable.create(
+            self.path(name),
+            schema=spec.schema,
+            mode="ignore",
+            partition_by=list(spec.partition_by) or None,
+            configuration=properties,
+            storage_options=self.storage_options,
+            description=spec.doc,
+        )
+
+    def version(self, name: str) -> int | None:
+        """Current version of a table, None when it does not exist."""
+        handle = self.table(name)
+        return None if handle is None else handle.version()
+
+    def read(
+        self, name: str, version: int | None = None, columns: Sequence[str] | None = None, filters: object | None = None
+    ) -> pa.Table:
+        """Rows of a table at a version (default: current), in no particular order; an absent table has no rows."""
+        handle = self.table(name, version)
+        spec = self.spec(name)
+        if handle is None:
+            empty = spec.schema.empty_table()
+            return empty.select(list(columns)) if columns else empty
+        return handle.to_pyarrow_dataset().to_table(columns=list(columns) if columns else None, filter=filters)
+
+    def append(self, handle: DeltaTable, name: str, rows: pa.Table, properties: CommitProperties | None = None) -> int:
+        """Append rows on this very handle; returns the new version. Raises SchemaError unless the schema is exact."""
+        require_schema(self.spec(name), rows)
+        write_deltalake(
+            handle, rows, mode="append", commit_properties=properties, writer_properties=_WRITER, schema_mode="merge"
+        )
+        handle.update_incremental()
+        return handle.version()
+
+    def add(self, name: str, rows: pa.Table, unique: Sequence[str] | None = None) -> int:
+        """Append rows whose key (default: the table's) is not in the table yet; returns how many were new.
+
+        Serialised by an application transaction, so that two processes adding the same key add it once.
+        """
+        key = list(unique or self.spec(name).key)
+        for _ in range(200):
+            with self.lock(name):
+                handle = self.create(name)
+                known = handle.to_pyarrow_dataset().to_table(columns=key)
+                seen = set(zip(*(known.column(k).to_pylist() for k in key), strict=True)) if len(known) else set()
+                keep = [i for i, v in enumerate(zip(*(rows.column(k).to_pylist() for k in key), strict=True)) if v not in seen]
+                if not keep:
+                    return 0
+                if self.commit_once(handle, name, rows.take(keep)):
+                    return len(keep)
+        raise LakeError(f"could not commit to {name!r} after 200 tries: other writers hold it. Try again when they stop.")
+
+    def commit_once(self, handle: DeltaTable, name: str, rows: pa.Table, app: str = "stepwell") -> bool:
+        """Append unless another writer committed since the handle was opened; False means: reopen, recheck, retry."""
+        from deltalake.exceptions import CommitFailedError
+
+        number = (handle.transaction_version(app) or 0) + 1
+        try:
+            self.append(handle, name, rows, CommitProperties(app_transactions=[Transaction(app, number)]))
+        except CommitFailedError:
+            return False
+        return True
+
+    def replace(self, name: str, rows: pa.Table, metadata: dict[str, str]) -> int:
+        """Make the rows the whole content of a derived table, in one commit; returns the new version."""
+        if name == "events":
+            raise LakeError("`events` is append-only and cannot be replaced; record a retraction instead.")
+        require_schema(self.spec(name), rows)
+        with self.lock(name):
+            handle = self.create(name)
+            write_deltalake(
+                handle, rows, mode="overwrite", writer_properties=_WRITER, commit_properties=CommitProperties(custom_metadata=metadata)
+            )
+            handle.update_incremental()
+            return handle.version()
+
+
+def require_schema(spec: Table, rows: pa.Table) -> None:
+    """Raise SchemaError listing every difference between the rows and the declared table."""
+    want, got = {f.name: f.type for f in spec.schema}, {f.name: f.type for f in rows.schema}
+    wrong = [f"missing column {n!r}" for n in want.keys() - got.keys()]
+    wrong += [f"foreign column {n!r}" for n in got.keys() - want.keys()]
+    wrong += [f"{n!r} is {got[n]}, must be {want[n]}" for n in want.keys() & got.keys() if want[n] != got[n]]
+    wrong += [
+        f"{c.name!r} has {rows.column(c.name).null_count} nulls, must have none"
+        for c in spec.columns
+        if not c.nullable and c.name in got and rows.column(c.name).null_count
+    ]
+    if wrong:
+        raise SchemaError(f"rows do not fit table {spec.name!r}: {'; '.join(sorted(wrong))}. Build them with its schema.")
