@@ -93,6 +93,7 @@ ACTION = (
     Column("state_hash", S, "Hash of the environment state the action was taken in."),
 )
 OBSERVATION = (
+    Column("position", I32, "0-based place among the observations of the step."),
     Column("raw", S, "Environment output as it came."),
     Column("rendered", S, "The message the agent was shown."),
     Column("role", S, "Chat role of the rendered message: user or tool."),

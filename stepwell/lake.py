@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pyarrow as pa
+import pyarrow.fs as fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 from filelock import FileLock
@@ -92,6 +93,12 @@ class Lake:
         """Current version of a table, None when it does not exist."""
         handle = self.table(name)
         return None if handle is None else handle.version()
+
+    def dataset_names(self) -> list[str]:
+        """The datasets of the lake, by table name."""
+        store = fs.FileSystem.from_uri(self.uri) if not self.local else (fs.LocalFileSystem(), self.uri)
+        selector = fs.FileSelector(f"{store[1]}/datasets", allow_not_found=True)
+        return sorted(f"datasets/{f.base_name}" for f in store[0].get_file_info(selector) if f.type == fs.FileType.Directory)
 
     def read(
         self, name: str, version: int | None = None, columns: Sequence[str] | None = None, filters: object | None = None

@@ -1,15 +1,17 @@
 """The program that runs inside the jail: it builds its own walls, then forks one fresh shell per command.
 
-`sandbox.py` starts this file as `python -I -S -E -c <this text>` and talks to it over stdin and stdout in frames (four
-bytes of big-endian length, then JSON). It is never imported by the platform, uses the standard library only, and is
-the first process (pid 1) of its process namespace: one `kill(-1)` ends everything a command left behind. Commands run
-under the same unprivileged user; the server is not dumpable, so they can neither trace it nor read its descriptors.
+`sandbox.py` starts a bare interpreter that reads this text from stdin, then talks to it over stdin and stdout in
+frames (four bytes of big-endian length, then JSON). It is never imported by the platform, uses the standard library
+only, and is the first process (pid 1) of its process namespace: one `kill(-1)` ends everything a command left behind.
+Commands run under the same unprivileged user; the server is not dumpable, so they can neither trace it nor read its
+descriptors.
 
 What does not belong here: policy about modes, defaults or messages for people (`sandbox.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -25,11 +27,13 @@ from typing import Any
 Config = dict[str, Any]
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH, AT_FDCWD, AT_RECURSIVE, SYS_MOUNT_SETATTR = 2, -100, 0x8000, 442
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 JAIL_ID = 65534  # the host user that root becomes
 INNER_ID = 1000  # the user a command sees itself as
+READ_BYTES = 1 << 20  # the largest file handed to the platform
 POLL_S = 0.05  # how often the memory of all processes together is looked at
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -92,14 +96,13 @@ def build_root(config: Config, owner: int) -> None:
             os.symlink(os.readlink(f"/old/{name}"), f"/{name}")
         elif os.path.isdir(f"/old/{name}"):
             bind_read_only(f"/old/{name}", f"/{name}")
-    for path in ("/etc/ld.so.cache", "/etc/alternatives", *("/dev/" + d for d in ("null", "zero", "full", "random", "urandom"))):
+    for path in ("/etc/ld.so.cache", "/etc/alternatives"):
         if os.path.exists("/old" + path):
-            if path.startswith("/dev/"):
-                make_dir("/dev")
-                os.close(os.open(path, os.O_CREAT, 0o644))
-                mount("/old" + path, path, "", MS_BIND)
-            else:
-                bind_read_only("/old" + path, path)
+            bind_read_only("/old" + path, path)
+    make_dir("/dev")
+    for path in ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"):
+        os.close(os.open(path, os.O_CREAT, 0o644))
+        mount("/old" + path, path, "", MS_BIND)
     bind_read_only("/old" + config["python_prefix"], "/opt/python")
     make_dir("/etc")
     with open("/etc/passwd", "w") as file:
@@ -166,6 +169,9 @@ def enter(config: Config) -> None:
     if mode != "rlimits":
         if os.getpid() != 1:
             raise OSError(f"the jail is process {os.getpid()} of its namespace, not 1")
+        # no namespaces below this one (best effort): the privileges inside them are the kernel's widest door
+        with contextlib.suppress(OSError), open("/proc/sys/user/max_user_namespaces", "w") as file:
+            file.write("0")
         call("capset", libc.capset(struct.pack("=II", 0x20080522, 0), bytes(24)))
         call("prctl", libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     call("prctl", libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -183,10 +189,8 @@ def kill_everything(config: Config, leader: int) -> int:
             with open("/proc/thread-self/children") as file:
                 victims = [-leader, *(int(word) for word in file.read().split())]
         for victim in victims:
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(victim, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
         try:
             while True:
                 pid, found = os.waitpid(-1, 0)
@@ -221,10 +225,11 @@ def exec_command(config: Config, command: str, out: int) -> None:
         os.dup2(null, 0)
         os.closerange(3, 256)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # else /proc/self belongs to root and the next line fails
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
     except OSError:
-        pass  # /proc/self belongs to root while not dumpable: the kernel's own choice of victim then stands
+        pass  # then the kernel's own choice of victim stands
     try:
         for name, value in config["rlimits"].items():
             limit = getattr(resource, name)
@@ -277,7 +282,8 @@ def run(config: Config, command: str, timeout_s: float) -> Config:
                 break
             if not data:
                 poll.unregister(reader)
-            chunks.append(data[:room])
+            if room:
+                chunks.append(data[:room])
             dropped += max(0, len(data) - room)
             room -= min(room, len(data))
         elif ended:
@@ -300,20 +306,18 @@ def read_file(config: Config, name: str) -> Config:
         handle = os.open(os.path.join(config["work_dir"], name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return {"data": None}
-    with open(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            return {"data": None}
-        data = file.read(config["file_bytes"] + 1)
-    return {"data": data.decode("latin-1") if len(data) <= config["file_bytes"] else None}
+    try:
+        data = os.read(handle, READ_BYTES + 1) if stat.S_ISREG(os.fstat(handle).st_mode) else None
+    finally:
+        os.close(handle)
+    return {"data": None if data is None or len(data) > READ_BYTES else data.decode("latin-1")}
 
 
 def write_file(config: Config, name: str, data: str) -> Config:
     """Put a file into the working directory, replacing whatever has its name."""
     path = os.path.join(config["work_dir"], name)
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
         file.write(data.encode("latin-1"))
     return {}

@@ -1,0 +1,71 @@
+"""Asset checks, generated: from the declared schemas, and from the invariants of the log and the datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import dagster as dg
+
+from assets.resources import Experiments, Settings
+from schemas.tables import TABLES
+from stepwell import invariants
+from stepwell.datasets.verify import verify
+from stepwell.lake import Lake, require_schema
+from stepwell.rendering import Renderer
+
+_FROM_SCHEMA = ("events", "trajectories", "steps", "sources")
+
+
+def _result(problems: Iterable[str]) -> dg.AssetCheckResult:
+    found = list(problems)
+    return dg.AssetCheckResult(passed=not found, metadata={"problems": len(found), "first": "\n".join(found[:20])})
+
+
+def _schema_check(name: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=name, name="fits_schema", description=f"{name} has exactly the declared columns, types and nulls.")
+    def check(settings: Settings) -> dg.AssetCheckResult:
+        lake = settings.lake()
+        handle = lake.table(name)
+        if handle is None:
+            return _result([])
+        spec = TABLES[name]
+        stored = handle.to_pyarrow_dataset().schema
+        problems = [f"missing {n!r}" for n in spec.schema.names if n not in stored.names]
+        if name != "events":
+            require_schema(spec, lake.read(name))
+        problems += invariants.unique_key(lake, name)
+        return _result(problems)
+
+    return check
+
+
+def _invariant_check(asset: str, name: str, rule: Callable[[Lake], Iterable[str]]) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=asset, name=name, description=rule.__doc__)
+    def check(settings: Settings) -> dg.AssetCheckResult:
+        return _result(rule(settings.lake()))
+
+    return check
+
+
+def _dataset_check(recipe: str, base_model: str) -> dg.AssetChecksDefinition:
+    key = dg.AssetKey(["datasets", recipe])
+
+    @dg.asset_check(
+        asset=key, name="trains_what_was_chosen", blocking=True,
+        description="Trained spans decode to the chosen steps and nothing else; every row trains; no evaluation task.",
+    )  # fmt: skip
+    def check(settings: Settings) -> dg.AssetCheckResult:
+        lake = settings.lake()
+        rows = lake.read(f"datasets/{recipe}")
+        problems = verify(rows, Renderer.load(base_model)).problems
+        return _result([*problems, *invariants.dataset_rows(lake, rows)])
+
+    return check
+
+
+def checks(experiments: Experiments) -> list[dg.AssetChecksDefinition]:
+    """All checks of the graph."""
+    found = [_schema_check(name) for name in _FROM_SCHEMA]
+    found += [_invariant_check("events", name, rule) for name, rule in invariants.EVENTS.items()]
+    found += [_dataset_check(r.name, r.base_model) for r in experiments.recipes.values()]
+    return found

@@ -1,0 +1,35 @@
+"""The code location: `build_defs` assembles it, so that tests can assemble another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets.branch import branches
+from assets.checks import checks
+from assets.comparing import comparisons_asset
+from assets.log_assets import log_assets
+from assets.resources import Experiments, Settings
+
+
+def build_defs(
+    experiments: Experiments,
+    resources: Mapping[str, Any] | None = None,
+    loggers: Mapping[str, dg.LoggerDefinition] | None = None,
+) -> dg.Definitions:
+    """The whole graph for these recipes; `resources` replaces defaults by name, `loggers` the console."""
+    return dg.Definitions(
+        assets=[*log_assets(experiments), *branches(experiments), comparisons_asset(experiments)],
+        asset_checks=checks(experiments),
+        resources={"settings": Settings(), "pipes": dg.PipesSubprocessClient(), **(resources or {})},
+        executor=dg.in_process_executor,
+        loggers=loggers,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What `dagster dev` opens: every recipe in jobs/recipes."""
+    return build_defs(Experiments.load())

@@ -1,0 +1,91 @@
+"""The log and its folds: sources, rollouts, events, trajectories, steps, verdicts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import dagster as dg
+
+from assets.plots import bars
+from assets.resources import Experiments, Settings
+from stepwell.critics.run import judge_new
+from stepwell.fold import Folded, refresh_table
+from stepwell.importers.run import import_paths
+from stepwell.log import EventLog
+from stepwell.recipe import Collect, World
+from stepwell.rollout.collect import collect
+
+
+@dg.asset(group_name="log", kinds={"deltalake"})
+def sources(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult[None]:
+    """Files imported: every trajectory they hold is in the log once, what could not be taken is in `rejects`."""
+    report = import_paths(settings.lake(), settings.paths(), progress=None) if settings.paths() else None
+    version = settings.lake().version("sources")
+    counts = report.counts() if report else {"files": 0}
+    return dg.MaterializeResult(metadata={k: v for k, v in counts.items()}, data_version=dg.DataVersion(f"sources@{version}"))
+
+
+def rollouts_asset(name: str, collecting: Collect, world: World) -> dg.AssetsDefinition:
+    """The rollouts a recipe asks for, collected by scripted policies in the sandboxed environment."""
+
+    @dg.asset(name=name, key_prefix="rollouts", group_name="log", kinds={"deltalake"})
+    def rollouts(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult[None]:
+        ids = collect(settings.lake(), collecting, world, lambda done, total: context.log.info(f"{done}/{total} rollouts"))
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": len(ids), "corpus": collecting.corpus},
+            data_version=dg.DataVersion(f"{collecting.corpus}:{len(ids)}"),
+        )
+
+    return rollouts
+
+
+def events_asset(upstream: list[dg.AssetKey]) -> dg.AssetsDefinition:
+    """`events` as it stands after imports and rollouts."""
+
+    @dg.asset(deps=upstream, group_name="log", kinds={"deltalake"})
+    def events(settings: Settings) -> dg.MaterializeResult[None]:
+        """The system of record: one row an event, one version one state of the world."""
+        log = EventLog(settings.lake())
+        kinds = Counter(log.lake.read("events", log.version, ["kind"]).column(0).to_pylist())
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": sum(kinds.values()),
+                "version": log.version or 0,
+                "kinds": bars(dict(kinds.most_common()), "events by kind"),
+            },
+            data_version=dg.DataVersion(f"events@{log.version}"),
+        )
+
+    return events
+
+
+def _folded(result: Folded, settings: Settings) -> dg.MaterializeResult[None]:
+    rows = len(settings.lake().read(result.table, columns=["trajectory_id"]))
+    metadata = {"dagster/row_count": rows, "folded": result.n_trajectories, "events_version": result.events_version or 0}
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(f"events@{result.events_version}"))
+
+
+@dg.asset(deps=["events"], group_name="log", kinds={"deltalake", "polars"})
+def trajectories(settings: Settings) -> dg.MaterializeResult[None]:
+    """One row a trajectory, folded from what is new in `events`."""
+    return _folded(refresh_table(settings.lake(), "trajectories"), settings)
+
+
+@dg.asset(deps=["events"], group_name="log", kinds={"deltalake", "polars"})
+def steps(settings: Settings) -> dg.MaterializeResult[None]:
+    """One row a step, folded from what is new in `events`."""
+    return _folded(refresh_table(settings.lake(), "steps"), settings)
+
+
+@dg.asset(deps=["events"], group_name="critics")
+def verdicts(settings: Settings) -> dg.MaterializeResult[None]:
+    """Verdicts of the deterministic step rules on every trajectory that is new or changed."""
+    report = judge_new(settings.lake())
+    return dg.MaterializeResult(metadata=report.counts())
+
+
+def log_assets(experiments: Experiments) -> list[dg.AssetsDefinition]:
+    """The assets every recipe stands on."""
+    wanted = {r.collect.corpus: (r.collect, r.world) for r in experiments.recipes.values() if r.collect}
+    collected = [rollouts_asset(c.corpus.rpartition("/")[2], c, w) for c, w in wanted.values()]
+    return [sources, *collected, events_asset([sources.key, *(a.key for a in collected)]), trajectories, steps, verdicts]

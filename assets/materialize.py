@@ -1,0 +1,99 @@
+"""Materialise the graph from a terminal: `python -m assets.materialize [--select NAME ...]`, then print what was made.
+
+Runs in this process, on the instance of dagster.yaml, so the Dagster UI shows the same runs afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+
+from assets.definitions import build_defs
+from assets.resources import Experiments, Settings
+from stepwell.evaluation.compare import table_of
+from stepwell.lineage import render_trace, trace
+
+console = Console()
+_STARTED = time.monotonic()
+
+
+class _Lines(logging.Handler):
+    """Finished steps, and the lines assets and jobs log, as they come."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        meta = getattr(record, "dagster_meta", {})
+        event = meta.get("dagster_event")
+        stamp = f"{time.monotonic() - _STARTED:5.0f} s"
+        if event is None and record.levelno >= logging.INFO:
+            console.print(f"{stamp}   {meta.get('orig_message') or record.getMessage()}", style="dim", markup=False, highlight=False)
+        elif event is not None and event.event_type_value in ("STEP_SUCCESS", "STEP_FAILURE"):
+            ok = event.event_type_value == "STEP_SUCCESS"
+            console.print(f"{stamp} {'done  ' if ok else 'FAILED'} {event.step_key}", style="green" if ok else "red", highlight=False)
+            if not ok:
+                console.print(str(event.event_specific_data.error), markup=False, highlight=False)
+
+
+@dg.logger
+def lines(context: dg.InitLoggerContext) -> logging.Logger:
+    """A logger that prints what a person at a terminal wants to follow."""
+    logger = logging.getLogger("stepwell.materialize")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.handlers = [_Lines()]
+    return logger
+
+
+def materialize(select: str | None = None) -> bool:
+    """Materialise the selected assets (default: all); True when every step and every check succeeded."""
+    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
+    definitions = build_defs(Experiments.load(), loggers={"console": lines})
+    chosen = dg.AssetSelection.from_string(select) if select else dg.AssetSelection.all()
+    keys = chosen.resolve(definitions.resolve_asset_graph())
+    job = definitions.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=dg.DagsterInstance.get(), asset_selection=sorted(keys), raise_on_error=False
+    )
+    failed = [e.asset_check_evaluation_data.check_name for e in result.all_events if _failed_check(e)]
+    if failed:
+        console.print(f"failed checks: {', '.join(failed)}", style="red")
+    return bool(result.success) and not failed
+
+
+def _failed_check(event: dg.DagsterEvent) -> bool:
+    return event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed
+
+
+def closing_table() -> Table:
+    """One line an arm: resolve rate with interval, steps, masked share."""
+    table = Table(title="held-out tasks")
+    for column in ("arm", "resolved", "95% interval", "n", "mean steps", "masked steps"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for arm in table_of(Settings().lake()):
+        masked = "-" if arm.masked_share is None else f"{100 * arm.masked_share:.1f}%"
+        interval = f"[{100 * arm.low:.1f}, {100 * arm.high:.1f}]"
+        table.add_row(arm.name, f"{100 * arm.rate:.1f}%", interval, str(arm.n), f"{arm.mean_steps:.1f}", masked)
+    return table
+
+
+def main() -> None:
+    """Materialise, then print the closing table and the trace of one model."""
+    parser = argparse.ArgumentParser(prog="python -m assets.materialize", description=__doc__.splitlines()[0])
+    parser.add_argument("--select", help="asset selection, such as key:datasets/srft or group:log")
+    parser.add_argument("--trace", default="srft", help="model to trace at the end")
+    options = parser.parse_args()
+    if not materialize(options.select):
+        sys.exit(1)
+    console.print(closing_table())
+    console.print(render_trace(trace(Settings().lake(), options.trace)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Supervised fine-tuning of a policy on a sealed dataset, with TRL.
+
+    python -m jobs.train_policy --recipe srft --lake ./lake --seed 0
+    accelerate launch -m jobs.train_policy --recipe srft --lake ./lake
+
+Rows go in as `input_ids` and `labels`, which TRL's trainer uses as they are: the loss is the mean over the trained tokens
+of a batch. An interrupted run resumes from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from jobs import registry
+from jobs.report import Reporter, reporter
+from stepwell.datasets.build import seal_of
+from stepwell.errors import RecipeError
+from stepwell.lake import Lake
+from stepwell.recipe import Recipe, load
+from stepwell.rendering import Renderer
+
+
+def train(recipe: Recipe, lake: Lake, seed: int, report: Reporter, *, base: str | None = None) -> dict[str, Any]:
+    """Train one seed of a recipe and register the checkpoint; returns its row of `models`.
+
+    Raises RecipeError before anything is loaded when the dataset is missing, has nothing to train on, or was rendered
+    with another tokenizer or template than the base model's.
+    """
+    base_model = base or recipe.base_model
+    sealed = seal_of(lake, recipe.dataset_table)
+    if sealed is None:
+        raise RecipeError(f"no dataset {recipe.dataset_table!r} in {lake.uri}; build it: stepwell build {recipe.name}")
+    version, seal = sealed
+    hashes = Renderer.load(base_model).hashes
+    differing = {k: (seal.get(k), v) for k, v in hashes.items() if seal.get(k) != v}
+    if differing:
+        raise RecipeError(f"{recipe.dataset_table} was rendered for another model than {base_model!r}: {differing}. Rebuild it.")
+    rows = lake.read(recipe.dataset_table, version, ["row_id", "split", "input_ids", "labels", "n_trained_tokens"])
+    rows = rows.sort_by("row_id")
+    fit = rows.filter(pa.compute.equal(rows.column("split"), "train"))
+    held_out = rows.filter(pa.compute.equal(rows.column("split"), "held_out"))
+    trained_tokens = sum(fit.column("n_trained_tokens").to_pylist())
+    if not trained_tokens:
+        raise RecipeError(f"{recipe.dataset_table} has no token to train in its train split ({len(fit)} rows). Widen `source`.")
+    name = recipe.name if seed == 0 and len(recipe.seeds) == 1 else f"{recipe.name}-seed{seed}"
+    folder = registry.models_folder(lake) / name
+    report.log(f"training {name}: {len(fit)} rows, {trained_tokens} trained tokens, base {base_model}")
+    started = time.monotonic()
+    saved, metrics, n_parameters = _fit(recipe, base_model, seed, fit, held_out, folder, report)
+    identity = registry.model_id(name, saved)
+    final = folder / identity
+    if final.exists():
+        shutil.rmtree(saved)
+    else:
+        os.replace(saved, final)
+    row = {
+        "model_id": identity,
+        "name": name,
+        "path": str(final),
+        "recipe": recipe.name,
+        "recipe_hash": recipe.hash,
+        "dataset": recipe.dataset_table,
+        "dataset_version": version,
+        "dataset_hash": seal["dataset_hash"],
+        "events_version": int(seal["events_version"]),
+        "base_model": base_model,
+        "code_version": registry.code_version(),
+        "seed": seed,
+        "n_parameters": n_parameters,
+        "n_rows": len(fit),
+        "n_trained_tokens": trained_tokens,
+        "metrics": registry.dumps(metrics),
+        "environment": registry.dumps(registry.environment()),
+        "wall_s": time.monotonic() - started,
+    }
+    registry.register(lake, row)
+    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    report.log(f"trained {identity}: loss {metrics['train_loss']:.4f} in {row['wall_s']:.0f} s")
+    return row
+
+
+def _fit(
+    recipe: Recipe, base: str, seed: int, fit: pa.Table, held_out: pa.Table, folder: Path, report: Reporter
+) -> tuple[Path, dict[str, Any], int]:
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import SFTConfig, SFTTrainer
+
+    class Lines(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+            shown = {k: round(v, 4) for k, v in (logs or {}).items() if k in ("loss", "eval_loss", "learning_rate")}
+            report.log(f"step {state.global_step}/{state.max_steps} {shown}")
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    settings = recipe.train
+    cuda = torch.cuda.is_available()
+    arguments = SFTConfig(
+        output_dir=str(folder / "trainer"),
+        max_length=recipe.dataset.max_length if recipe.dataset else 1024,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type=settings.scheduler,
+        packing=settings.packing,
+        bf16=settings.bf16 and cuda,
+        use_cpu=not cuda,
+        seed=seed,
+        data_seed=seed,
+        logging_steps=10,
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        eval_strategy="no",
+        report_to="none",
+        dataloader_pin_memory=cuda,
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+    )
+    columns = ["input_ids", "labels"]
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset(fit.select(columns)),
+        eval_dataset=Dataset(held_out.select(columns)) if len(held_out) else None,
+        processing_class=tokenizer,
+        callbacks=[Lines()],
+    )
+    checkpoint = get_last_checkpoint(str(folder / "trainer")) if (folder / "trainer").is_dir() else None
+    if checkpoint:
+        report.log(f"resuming from {Path(checkpoint).name}")
+    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    metrics = dict(outcome.metrics)
+    if len(held_out):
+        metrics.update(trainer.evaluate())
+    metrics["curve"] = [{"step": r["step"], "loss": r["loss"]} for r in trainer.state.log_history if "loss" in r]
+    if metrics["train_loss"] != metrics["train_loss"]:
+        raise RecipeError(f"the loss of {recipe.name!r} became NaN; lower `train.learning_rate` (now {settings.learning_rate}).")
+    saved = folder / f"saving-{os.getpid()}"
+    model.save_pretrained(saved)
+    tokenizer.save_pretrained(saved)
+    return saved, metrics, sum(p.numel() for p in model.parameters())
+
+
+def main() -> None:
+    """Read the command line, train, report."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.train_policy", description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", required=True, help="recipe name or YAML file")
+    parser.add_argument("--lake", default=os.environ.get("STEPWELL_LAKE", "lake"), help="lake URI")
+    parser.add_argument("--seed", type=int, default=0, help="training seed")
+    options = parser.parse_args()
+    with reporter() as report:
+        row = train(load(options.recipe), Lake(options.lake), options.seed, report)
+        shown = ("model_id", "path", "dataset", "dataset_version", "dataset_hash", "events_version", "base_model", "seed")
+        counts = ("n_rows", "n_trained_tokens", "n_parameters", "wall_s", "metrics", "code_version")
+        report.done({k: row[k] for k in (*shown, *counts)}, row["model_id"])
+
+
+if __name__ == "__main__":
+    main()

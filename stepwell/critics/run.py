@@ -1,0 +1,134 @@
+"""Running a critic over what is new: verdicts are appended, verdicts of an earlier state of a trajectory superseded.
+
+Belongs here: which trajectories to judge. Does not belong here: how they are judged (`rules`). Every verdict has a
+deterministic id, so judging again writes nothing. Only actions, observations and retractions make a trajectory new: the
+verdicts written here do not. The last batch of a run names in its `batch_id` the version of `events` it went through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stepwell.critics import rules
+from stepwell.critics.turns import COLUMNS, retracted
+from stepwell.errors import UnknownName
+from stepwell.event import Event
+from stepwell.lake import Lake
+from stepwell.log import EventLog
+
+CRITICS: dict[str, Callable[[pa.Table], list[Event]]] = {rules.POLICY: rules.judge}
+"""Critics that run in this process, by policy; one that needs a model writes verdict events from a job instead."""
+
+KINDS = ("action", "observation", "retraction")
+_THROUGH = re.compile(r":through-(\d+)$")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What judging did: trajectories with new verdicts, verdicts written and superseded, version of `events` judged."""
+
+    critic: str
+    n_trajectories: int
+    n_verdicts: int
+    n_superseded: int
+    events_version: int | None
+
+    def counts(self) -> dict[str, int]:
+        """The figures by name."""
+        return {"trajectories": self.n_trajectories, "verdicts": self.n_verdicts, "superseded": self.n_superseded}
+
+
+def judge_new(lake: Lake, critic: str = rules.POLICY, size: int = 500) -> Report:
+    """Judge the trajectories that changed since this critic last ran, `size` of them at a time in memory.
+
+    Raises UnknownName for a critic that does not run in this process.
+    """
+    if critic not in CRITICS:
+        raise UnknownName("critic", critic, CRITICS, "Verdicts of others are imported as events.")
+    log = EventLog(lake)
+    until = log.version
+    if until is None:
+        return Report(critic, 0, 0, 0, None)
+    ids = changed(lake, through(lake, critic), until)
+    columns = [*COLUMNS, "policy", "verdict"]
+    streams = n_verdicts = n_superseded = 0
+    held: list[Event] = []
+    for part, rows in enumerate(log.batches(ids, until, size, columns)):
+        if held:
+            log.append(held, f"judge:{critic}:v{until}:part-{part}")
+        verdicts, stale = _new(rows, critic)
+        held = [*verdicts, *stale]
+        streams += len({e.trajectory_id for e in held})
+        n_verdicts += len(verdicts)
+        n_superseded += len(stale)
+    if held:
+        log.append(held, f"judge:{critic}:through-{until}")
+    return Report(critic, streams, n_verdicts, n_superseded, until)
+
+
+def _new(rows: pa.Table, critic: str) -> tuple[list[Event], list[Event]]:
+    """Verdicts that are not in these rows yet, and retractions of those that no longer hold."""
+    of_critic = pc.and_(pc.equal(rows.column("kind"), "verdict"), pc.equal(rows.column("policy"), critic))
+    known = rows.filter(of_critic).select(["event_id", "trajectory_id", "corpus", "step"]).to_pylist()
+    judged = CRITICS[critic](rows)
+    ids = {e.event_id for e in judged}
+    at = {(e.trajectory_id, e.step): e.event_id for e in judged}
+    gone, down = retracted(rows)
+    stale = [v for v in known if v["event_id"] not in ids | gone and v["trajectory_id"] not in down]
+    retractions = []
+    for verdict in stale:
+        replacement = at.get((verdict["trajectory_id"], verdict["step"]))
+        payload = {"target_event": verdict["event_id"], "action": "supersede", "replacement": replacement}
+        retractions.append(
+            Event(
+                kind="retraction",
+                trajectory_id=verdict["trajectory_id"],
+                corpus=verdict["corpus"],
+                actor="critic",
+                policy=critic,
+                step=verdict["step"],
+                caused_by=replacement,
+                payload=payload | {"reason": "the trajectory changed and was judged again"},
+            )
+        )
+    before = {v["event_id"] for v in known}
+    return [e for e in judged if e.event_id not in before], retractions
+
+
+def through(lake: Lake, critic: str) -> int | None:
+    """Version of `events` this critic has judged through; None before its first complete run."""
+    handle = lake.table("events")
+    if handle is None:
+        return None
+    where = pc.field("kind").isin(["verdict", "retraction"]) & (pc.field("policy") == critic)
+    names: set[str] = set()
+    for batch in handle.to_pyarrow_dataset().to_batches(columns=["batch_id"], filter=where):
+        names.update(pc.unique(batch.column(0)).to_pylist())
+    return max((int(m[1]) for name in names if (m := _THROUGH.search(name))), default=None)
+
+
+def changed(lake: Lake, since: int | None, until: int) -> list[str]:
+    """Trajectories with events of KINDS in files that `events` gained after version `since` up to `until`, sorted.
+
+    The files are compared and not the change feed of delta-rs, which cannot read partitions whose value needs escaping
+    (a corpus such as `rollouts/one`). After a compaction it may name more trajectories than changed, never fewer.
+    """
+    old = set() if since is None else {f.path for f in _files(lake, since)}
+    found: set[str] = set()
+    for file in _files(lake, until):
+        if file.path not in old:
+            for batch in file.to_batches(columns=["trajectory_id"], filter=pc.field("kind").isin(list(KINDS))):
+                found.update(pc.unique(batch.column(0)).to_pylist())
+    return sorted(found)
+
+
+def _files(lake: Lake, version: int) -> Iterator[Any]:
+    handle = lake.table("events", version)
+    if handle is not None:
+        yield from handle.to_pyarrow_dataset().get_fragments()

@@ -1,0 +1,75 @@
+"""Proof that the tokens trained on are the steps chosen: decode the trained spans and compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from stepwell.rendering import IGNORE, Renderer
+
+
+@dataclass
+class Verified:
+    """Counts of what was checked and every problem found; `ok` when there is none."""
+
+    n_rows: int = 0
+    n_spans: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row passed."""
+        return self.n_rows > 0 and not self.problems
+
+
+def verify(rows: pa.Table, renderer: Renderer) -> Verified:
+    """Check every row of a dataset against its messages, steps and weights."""
+    result = Verified()
+    columns = ["row_id", "messages", "weights", "input_ids", "labels"]
+    for row in rows.select(columns).to_pylist():
+        result.n_rows += 1
+        result.problems += [f"row {row['row_id']}: {p}" for p in _problems(row, renderer, result)]
+    return result
+
+
+def _problems(row: dict[str, object], renderer: Renderer, result: Verified) -> Iterable[str]:
+    ids, labels = row["input_ids"], row["labels"]
+    assert isinstance(ids, list)
+    assert isinstance(labels, list)
+    messages, weights = json.loads(str(row["messages"])), row["weights"]
+    assert isinstance(weights, list)
+    if len(ids) != len(labels):
+        yield f"{len(ids)} ids but {len(labels)} labels"
+        return
+    if any(label not in (IGNORE, token) for token, label in zip(ids, labels, strict=True)):
+        yield "a label is neither -100 nor its token"
+    if renderer.tokenizer.decode(ids, skip_special_tokens=False) != renderer.text(messages):
+        yield "the tokens do not decode to the rendered conversation"
+    chosen = [m["content"] for m, w in zip(_replies(messages), weights, strict=True) if w]
+    runs = _runs(ids, labels)
+    result.n_spans += len(runs)
+    decoded = [renderer.tokenizer.decode(run[:-1], skip_special_tokens=False) for run in runs]
+    closings = {renderer.tokenizer.id_to_token(run[-1]) for run in runs}
+    if [d.strip() for d in decoded] != [c.strip() for c in chosen]:
+        yield f"trained spans {decoded[:2]!r}... are not the chosen replies {chosen[:2]!r}..."
+    if len(closings) > 1 or not closings <= {t.content for t in renderer.tokenizer.get_added_tokens_decoder().values()}:
+        yield f"replies do not end in one closing token: {sorted(map(str, closings))}"
+
+
+def _replies(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [m for m in messages if m["role"] == "assistant"]
+
+
+def _runs(ids: list[int], labels: list[int]) -> list[list[int]]:
+    runs: list[list[int]] = []
+    previous = IGNORE
+    for token, label in zip(ids, labels, strict=True):
+        if label != IGNORE:
+            if previous == IGNORE:
+                runs.append([])
+            runs[-1].append(token)
+        previous = label
+    return runs

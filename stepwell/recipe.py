@@ -1,0 +1,183 @@
+"""Recipes: the one dial. A YAML file says what to learn from, how to mask it, what to train and how to evaluate.
+
+`extends: NAME` takes another file's settings as defaults (deep merge); files whose name starts with `_` are only that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stepwell.errors import RecipeError, UnknownName
+from stepwell.ids import canonical, sha256
+
+RECIPES = Path("jobs/recipes")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Part):
+    """Which trajectories: corpora, and a SQL condition over the columns of `trajectories`."""
+
+    corpora: tuple[str, ...]
+    where: str = "true"
+
+
+class Mask(_Part):
+    """Which mask rule counts: the critic it believes, the labels it masks, and how resolved trajectories are treated."""
+
+    rule: Literal["all", "srft", "random"] = "all"
+    critic: str = "rules@1"
+    labels: tuple[Literal["good", "unnecessary", "mistake", "recover"], ...] = ("mistake",)
+    resolved: Literal["full", "judged"] = "full"
+
+
+class DatasetSettings(_Part):
+    """Method and limits; rows longer than `max_length` tokens are dropped and counted, never cut."""
+
+    method: str
+    max_length: int = 1024
+    held_out: float = Field(default=0.1, ge=0, lt=1)
+
+
+class Train(_Part):
+    """Trainer settings; `batch_size` is per device and step, `max_steps` 0 means whole epochs."""
+
+    epochs: float = 1.0
+    learning_rate: float = 1e-4
+    batch_size: int = 8
+    gradient_accumulation: int = 1
+    warmup_ratio: float = 0.05
+    weight_decay: float = 0.0
+    scheduler: str = "cosine"
+    packing: bool = False
+    bf16: bool = False
+    max_steps: int = 0
+    save_steps: int = 200
+
+
+class Policy(_Part):
+    """One policy that collects: scripted `oracle` or `noisy`, or `model` with a model directory."""
+
+    kind: Literal["oracle", "noisy", "model"]
+    n_tasks: int
+    mistake_rate: float = 0.0
+    recover_rate: float = 1.0
+    model: str | None = None
+    temperature: float = 1.0
+
+
+class World(_Part):
+    """The embedded repair environment: difficulty of its tasks and the most turns of an episode."""
+
+    functions: int = 4
+    bugs_min: int = 1
+    bugs_max: int = 2
+    p_visible: float = 0.8
+    report: Literal["name", "line", "source"] = "source"
+    max_turns: int = 14
+
+
+class Collect(_Part):
+    """Rollouts to record before anything is derived."""
+
+    corpus: str
+    seed: int = 0
+    policies: tuple[Policy, ...]
+
+
+class Evaluation(_Part):
+    """Held-out tasks to roll the trained policy out on; `temperature` 0 is greedy."""
+
+    suite: str = "repair-eval"
+    n_tasks: int = 100
+    attempts: int = 1
+    temperature: float = 0.0
+    seed: int = 10_000
+    batch_size: int = 32
+    max_new_tokens: int = 64
+    backend: Literal["transformers", "vllm"] = "transformers"
+
+
+class Architecture(_Part):
+    """A Llama-style model made from scratch, with its own tokenizer (only `jobs.make_base` reads it)."""
+
+    vocab_size: int = 1024
+    hidden_size: int = 128
+    layers: int = 4
+    heads: int = 4
+    intermediate_size: int = 384
+    context: int = 2048
+
+
+class Recipe(_Part):
+    """One experiment; each becomes a branch of the asset graph."""
+
+    name: str
+    title: str = ""
+    source: Source | None = None
+    mask: Mask = Mask()
+    dataset: DatasetSettings | None = None
+    base_model: str = "jobs/base"
+    architecture: Architecture = Architecture()
+    train: Train = Train()
+    world: World = World()
+    collect: Collect | None = None
+    evaluation: Evaluation = Evaluation()
+    seeds: tuple[int, ...] = (0,)
+
+    @property
+    def hash(self) -> str:
+        """sha256 of every resolved setting."""
+        return sha256(canonical(self.model_dump(mode="json")))
+
+    @property
+    def dataset_table(self) -> str:
+        """Name of the dataset's table in the lake."""
+        return f"datasets/{self.name}"
+
+
+def load(path: str | Path) -> Recipe:
+    """Read a recipe file, or a recipe by name from `jobs/recipes`; raises RecipeError listing every problem."""
+    file = Path(path)
+    if file.suffix not in (".yaml", ".yml"):
+        file = RECIPES / f"{path}.yaml"
+    if not file.is_file():
+        raise UnknownName("recipe", str(path), names(), f"Name a YAML file or add {file}.")
+    settings = _resolve(file)
+    try:
+        return Recipe.model_validate({"name": file.stem, **settings})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise RecipeError(f"recipe {str(file)!r}: {problems}. See stepwell/recipe.py for what is allowed.") from error
+
+
+def names(folder: Path = RECIPES) -> list[str]:
+    """Recipes in a folder by name, those starting with `_` left out."""
+    return sorted(p.stem for p in folder.glob("*.yaml") if not p.stem.startswith("_"))
+
+
+def _resolve(file: Path) -> dict[str, Any]:
+    settings = yaml.safe_load(file.read_text()) or {}
+    if not isinstance(settings, dict):
+        raise RecipeError(f"recipe {str(file)!r} is a {type(settings).__name__}; it must be a mapping of settings.")
+    base = settings.pop("extends", None)
+    if base is None:
+        return settings
+    parent = file.parent / f"{base}.yaml"
+    if not parent.is_file():
+        raise UnknownName("recipe to extend", base, [p.stem for p in file.parent.glob("*.yaml")], f"Asked for by {file}.")
+    return _merge(_resolve(parent), settings)
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged

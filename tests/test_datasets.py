@@ -1,0 +1,135 @@
+"""Datasets: the three methods from one log, sealed the same when rebuilt, and proven to train what was chosen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from jobs.tokenizer import train_tokenizer
+from schemas.tables import DATASET
+from stepwell.critics.run import judge_new
+from stepwell.curation.masks import mask_new, rule_of
+from stepwell.datasets.build import Built, build, content_hash, seal_of
+from stepwell.datasets.verify import verify
+from stepwell.errors import RecipeError, UnknownName
+from stepwell.fold import refresh
+from stepwell.invariants import dataset_rows
+from stepwell.lake import Lake, require_schema
+from stepwell.log import EventLog
+from stepwell.recipe import Mask, Recipe
+from stepwell.rendering import Renderer
+from tests.lakes import build as build_lake
+from tests.lakes import good_repair, looping
+
+
+@pytest.fixture(scope="module")
+def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(["view the code and sub 2 '+' '-' then check and submit"] * 20, 320).save_pretrained(folder)
+    return Renderer.load(folder)
+
+
+def recipe(method: str, **settings: Any) -> Recipe:
+    source = {"corpora": ["demo", "rollouts/one two"], "where": settings.pop("where", "true")}
+    dataset = {"method": method, "held_out": 0.0, **settings.pop("dataset", {})}
+    mask = Mask(rule="srft") if method == "srft" else Mask()
+    return Recipe.model_validate({"name": method, "source": source, "dataset": dataset, "mask": mask, **settings})
+
+
+def made(lake: Lake, renderer: Renderer, settings: Recipe, version: int | None = None) -> Built:
+    rule = rule_of(settings.mask)
+    if version is None:
+        judge_new(lake)
+        mask_new(lake, rule)
+    return build(lake, settings, renderer, str(rule), version)
+
+
+def test_all_rft_and_srft_from_one_log(lake: Lake, renderer: Renderer) -> None:
+    build_lake(lake)
+    refresh(lake)
+    everything, resolved, masked = (made(lake, renderer, recipe(m)) for m in ("all", "rft", "srft"))
+    assert (everything.n_rows, resolved.n_rows) == (5, 3)
+    assert masked.n_rows >= 3
+    assert everything.masked_share == resolved.masked_share == 0
+    assert 0 < masked.masked_share < 1
+    for built in (everything, resolved, masked):
+        rows = lake.read(built.table)
+        require_schema(DATASET, rows)
+        assert verify(rows, renderer).ok
+        assert dataset_rows(lake, rows) == []
+        funnel = {line["line"]: line["trajectories"] for line in built.funnel if line.get("trajectories")}
+        dropped = sum(n for line, n in funnel.items() if line.startswith("dropped"))
+        assert funnel["in"] == dropped + funnel["out"] == 5
+
+
+def test_resolved_trajectories_are_trained_in_full(lake: Lake, renderer: Renderer) -> None:
+    build_lake(lake)
+    rows = lake.read(made(lake, renderer, recipe("srft")).table).to_pylist()
+    by_id = {r["trajectory_id"]: r for r in rows}
+    assert all(by_id["t-good-a"]["weights"])
+    if "t-loop-a" in by_id:
+        assert not all(by_id["t-loop-a"]["weights"])
+
+
+def test_rebuilt_at_the_same_version_is_the_same_to_the_byte(lake: Lake, renderer: Renderer, tmp_path: Path) -> None:
+    build_lake(lake)
+    first = made(lake, renderer, recipe("srft"))
+    EventLog(lake).append(looping("later"), "later")
+    again = made(lake, renderer, recipe("srft"), first.events_version)
+    assert (again.hash, again.version) == (first.hash, first.version)
+    now = made(lake, renderer, recipe("srft"))
+    assert now.hash != first.hash
+    sealed = seal_of(lake, "datasets/srft", first.version)
+    assert sealed
+    assert sealed[1]["dataset_hash"] == content_hash(lake.read("datasets/srft", first.version)) == first.hash
+
+
+def test_where_and_length_are_counted_not_hidden(lake: Lake, renderer: Renderer) -> None:
+    build_lake(lake)
+    built = made(lake, renderer, recipe("all", where="n_steps < 6", dataset={"max_length": 120}))
+    reasons = {line["line"]: line.get("trajectories", 0) for line in built.funnel}
+    assert reasons["dropped: filtered by source.where"] == 3
+    with pytest.raises(RecipeError, match="leaves nothing to train on"):
+        made(lake, renderer, recipe("all", dataset={"max_length": 5}))
+
+
+def test_held_out_follows_the_task(lake: Lake, renderer: Renderer) -> None:
+    events = [e for i in range(40) for e in good_repair(f"t{i}", task_id=f"task-{i % 20}")]
+    EventLog(lake).append(events, "many")
+    rows = lake.read(made(lake, renderer, recipe("all", dataset={"held_out": 0.3})).table)
+    splits = pa.table({"task": rows.column("task_id"), "split": rows.column("split")}).group_by("task").aggregate(
+        [("split", "count_distinct")]
+    )
+    assert pc.max(splits.column("split_count_distinct")).as_py() == 1
+    assert set(rows.column("split").to_pylist()) == {"train", "held_out"}
+
+
+def test_verify_finds_a_wrong_label(lake: Lake, renderer: Renderer) -> None:
+    build_lake(lake)
+    row = lake.read(made(lake, renderer, recipe("all")).table).slice(0, 1).to_pylist()[0]
+    first = next(i for i, label in enumerate(row["labels"]) if label != -100)
+    row["labels"][first] = -100
+    assert not verify(pa.Table.from_pylist([row], DATASET.schema), renderer).ok
+    row["labels"][first] = row["input_ids"][first]
+    row["labels"][0] = row["input_ids"][0]
+    assert not verify(pa.Table.from_pylist([row], DATASET.schema), renderer).ok
+
+
+def test_provenance_reaches_the_events(lake: Lake, renderer: Renderer) -> None:
+    build_lake(lake)
+    for row in lake.read(made(lake, renderer, recipe("srft")).table).to_pylist():
+        replayed = {e["event_id"]: e for e in EventLog(lake).replay(row["trajectory_id"]).to_pylist()}
+        said = [m["content"] for m in json.loads(row["messages"]) if m["role"] == "assistant"]
+        assert [replayed[e]["action"]["text"] for e in row["event_ids"]] == said
+        assert [replayed[e]["mask"]["weight"] for e in row["mask_event_ids"]] == row["weights"]
+
+
+def test_an_unknown_method_lists_the_known_ones(lake: Lake, renderer: Renderer) -> None:
+    build_lake(lake)
+    with pytest.raises(UnknownName, match="allowed: all, rft, srft"):
+        build(lake, recipe("dagger"), renderer, "all")

@@ -1,0 +1,192 @@
+"""Views over a lake: every table, versions, upcasting, pushdown, and nothing but reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import lakes
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from schemas.tables import TABLES
+from schemas.upcast import UPCASTERS
+from stepwell import query
+from stepwell.critics.run import judge_new
+from stepwell.curation.masks import MaskRule, mask_new
+from stepwell.errors import LakeError, UnknownName, UsageError
+from stepwell.event import Event
+from stepwell.fold import refresh
+from stepwell.lake import Lake
+from stepwell.log import EventLog
+
+
+def ask(lake: Lake, sql: str, **versions: int) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = query.run(query.connect(lake, versions), sql).to_pylist()
+    return rows
+
+
+def test_an_empty_lake_has_every_table_and_view_with_its_columns(lake: Lake) -> None:
+    connection = query.connect(lake)
+    for spec in [*TABLES.values(), *query.VIEWS.values()]:
+        answer = query.run(connection, f"SELECT * FROM {spec.name}")
+        assert (len(answer), answer.column_names) == (0, [c.name for c in spec.columns])
+
+
+def test_views_say_what_the_log_says(lake: Lake) -> None:
+    lakes.build(lake)
+    refresh(lake)
+    judge_new(lake)
+    mask_new(lake, MaskRule())
+    log = EventLog(lake).read()
+    connection = query.connect(lake)
+    ids = query.run(connection, "SELECT event_id, corpus FROM events ORDER BY event_id").to_pylist()
+    assert ids == log.select(["event_id", "corpus"]).sort_by("event_id").to_pylist()
+    for view, n in (("verdicts", 60), ("masks", 30), ("outcomes", 5), ("trajectories", 5), ("steps", 30)):
+        assert query.run(connection, f"SELECT count(*) AS n FROM {view}").to_pylist() == [{"n": n}]
+    for spec in query.VIEWS.values():
+        answer = query.run(connection, f"SELECT * FROM {spec.name}")
+        assert answer.column_names == [c.name for c in spec.columns]
+        if len(answer):
+            assert answer.schema.field("recorded_at").type == pa.timestamp("us", tz="UTC")
+
+
+def test_retracted_verdicts_are_left_out_and_taken_down_trajectories_too(lake: Lake) -> None:
+    events = lakes.build(lake)
+    target = next(e for e in events if e.kind == "verdict" and e.trajectory_id == "t-good-a")
+    gone = {"target_event": target.event_id, "action": "supersede"}
+    retract = Event("retraction", "t-good-a", "demo", "human", gone, target.step)
+    down = Event("retraction", "t-loop-a", "demo", "human", {"action": "takedown"})
+    EventLog(lake).append([retract, down], "retract")
+    counts = ask(lake, "SELECT trajectory_id, count(*) AS n FROM verdicts WHERE corpus = 'demo' GROUP BY ALL")
+    assert counts == [{"trajectory_id": "t-good-a", "n": 4}]
+
+
+def test_a_version_stays_what_it_was(lake: Lake) -> None:
+    events = lakes.build(lake)
+    before = EventLog(lake).version
+    assert before is not None
+    judge_new(lake)
+    assert ask(lake, "SELECT count(*) AS n FROM events", events=before) == [{"n": len(events)}]
+    with pytest.raises(UnknownName, match="unknown table 'datasets/x'"):
+        query.connect(lake, {"datasets/x": 0})
+
+
+def test_corpora_with_spaces_slashes_and_escapes_keep_their_names(lake: Lake) -> None:
+    names = ["a b", "a/b", "a%20b", "a=b", "é'x"]
+    for name in names:
+        EventLog(lake).append(lakes.trajectory(f"t {name}", [lakes.Step("view")], corpus=name), name)
+    found = ask(lake, "SELECT DISTINCT corpus FROM events ORDER BY corpus")
+    assert [r["corpus"] for r in found] == sorted(names)
+    assert ask(lake, "SELECT DISTINCT trajectory_id AS t FROM events WHERE corpus = 'a%20b'") == [{"t": "t a%20b"}]
+
+
+def test_filters_and_projections_reach_the_files(lake: Lake) -> None:
+    lakes.build(lake)
+    plan = query.run(
+        query.connect(lake), "EXPLAIN SELECT event_id FROM events WHERE corpus = 'demo' AND kind = 'action'"
+    )
+    text = str(plan.to_pylist())
+    assert text.count("READ_PARQUET") == 1, "the other corpus is not read"
+    assert "kind = 'action'" in text
+    assert "instruction" not in text
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY (SELECT 1) TO 'x.csv'",
+        "DROP VIEW events",
+        "SELECT 1; SELECT 2",
+        "SET threads = 1",
+        "ATTACH 'x.db'",
+        "INSTALL httpfs",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO 'x.csv'",
+        "PRAGMA database_list",
+        "",
+        "SELECT * FROM read_text('pyproject.toml')",
+        "SELECT * FROM read_parquet('other.parquet')",
+        "SELECT * FROM glob('*')",
+        "SELECT * FROM 'pyproject.toml'",
+        "SELECT * FROM lake",
+        "SELECT nonsense FROM events",
+    ],
+)
+def test_anything_but_reading_the_lake_is_refused(lake: Lake, sql: str) -> None:
+    lakes.build(lake)
+    with pytest.raises(UsageError):
+        query.run(query.connect(lake), sql)
+
+
+def test_the_connection_itself_is_closed_to_other_files_and_settings(lake: Lake, tmp_path: Path) -> None:
+    lakes.build(lake)
+    connection = query.connect(lake)
+    for sql in (
+        f"COPY (SELECT 1) TO '{tmp_path}/x.csv'",
+        "SET enable_external_access = true",
+        "SET lock_configuration = false",
+    ):
+        with pytest.raises(duckdb.Error):
+            connection.execute(sql)
+
+
+def test_a_refusal_says_what_is_allowed(lake: Lake) -> None:
+    with pytest.raises(UsageError, match="holds COPY; allowed: one SELECT"):
+        query.run(query.connect(lake), "COPY (SELECT 1) TO 'x.csv'")
+    with pytest.raises(UsageError, match=r"Tables: events, trajectories.*docs/schema\.md"):
+        query.run(query.connect(lake), "SELECT * FROM nothing")
+
+
+def test_parameters_are_bound(lake: Lake) -> None:
+    lakes.build(lake)
+    connection = query.connect(lake)
+    hostile = "x' OR true --"
+    assert query.run(connection, "SELECT count(*) AS n FROM events WHERE corpus = ?", [hostile]).to_pylist() == [
+        {"n": 0}
+    ]
+    answer = query.run(connection, "SELECT $a || 'y' AS v", {"a": "x"})
+    assert answer.to_pylist() == [{"v": "xy"}]
+
+
+def test_column_mapping_is_refused(lake: Lake) -> None:
+    rows = TABLES["rejects"].schema.empty_table()
+    write_deltalake(lake.path("rejects"), rows, configuration={"delta.columnMapping.mode": "name"})
+    assert DeltaTable(lake.path("rejects")).metadata().configuration["delta.columnMapping.mode"] == "name"
+    with pytest.raises(LakeError, match=r"table 'rejects' uses columnMapping.*Rewrite the table"):
+        query.connect(lake)
+
+
+def test_datasets_have_a_view_each_and_one_together(lake: Lake) -> None:
+    row = dataset_row("r1", "srft")
+    lake.replace("datasets/srft", row, {})
+    lake.replace("datasets/odd-name", dataset_row("r2", "odd-name"), {})
+    connection = query.connect(lake)
+    assert query.run(connection, "SELECT row_id FROM dataset_srft").to_pylist() == [{"row_id": "r1"}]
+    assert query.run(connection, 'SELECT row_id FROM "dataset_odd-name"').to_pylist() == [{"row_id": "r2"}]
+    recipes = query.run(connection, "SELECT recipe FROM datasets ORDER BY recipe").to_pylist()
+    assert recipes == [{"recipe": "odd-name"}, {"recipe": "srft"}]
+
+
+def test_an_object_store_is_read_through_a_pyarrow_dataset(lake: Lake) -> None:
+    lakes.build(lake)
+    local = ask(lake, "SELECT event_id, corpus, action.command FROM events ORDER BY event_id")
+    lake.local = False
+    lake.dataset_names = list  # type: ignore[method-assign]
+    assert ask(lake, "SELECT event_id, corpus, action.command FROM events ORDER BY event_id") == local
+    with pytest.raises(UsageError):
+        query.run(query.connect(lake), "SELECT * FROM read_text('pyproject.toml')")
+
+
+def test_every_upcaster_has_its_sql() -> None:
+    assert query.UPCASTS.keys() == UPCASTERS.keys()
+
+
+def dataset_row(row_id: str, recipe: str, trajectory_id: str = "t", corpus: str = "demo") -> pa.Table:
+    row = {
+        "row_id": row_id, "recipe": recipe, "method": "srft", "split": "train", "trajectory_id": trajectory_id,
+        "corpus": corpus, "task_id": "task-1", "messages": "[]", "steps": [0, 1], "weights": [1.0, 0.0],
+        "event_ids": ["a", "b"], "mask_event_ids": ["m"], "input_ids": [1, 2], "labels": [-100, 2], "n_tokens": 2,
+        "n_trained_tokens": 1, "n_masked_steps": 1,
+    }  # fmt: skip
+    return pa.Table.from_pylist([row], schema=query.DATASET.schema)

@@ -1,0 +1,38 @@
+"""Recipes: merged, checked, and named in errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stepwell import recipe
+from stepwell.errors import RecipeError, UnknownName
+
+
+def test_every_shipped_recipe_loads_and_differs_only_where_it_says() -> None:
+    loaded = {name: recipe.load(name) for name in recipe.names()}
+    assert {"all", "rft", "srft"} <= loaded.keys()
+    assert len({r.hash for r in loaded.values()}) == len(loaded)
+    assert all(r.world == loaded["all"].world and r.evaluation == loaded["all"].evaluation for r in loaded.values())
+
+
+def test_extends_merges_deeply(tmp_path: Path) -> None:
+    (tmp_path / "_low.yaml").write_text("dataset: {method: all, max_length: 7}\nseeds: [1]\n")
+    (tmp_path / "high.yaml").write_text("extends: _low\ndataset: {method: rft}\n")
+    loaded = recipe.load(tmp_path / "high.yaml")
+    assert loaded.name == "high"
+    assert loaded.dataset is not None
+    assert (loaded.dataset.method, loaded.dataset.max_length, loaded.seeds) == ("rft", 7, (1,))
+    assert recipe.names(tmp_path) == ["high"]
+
+
+def test_errors_list_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("train: {epochs: many}\ncolour: red\n")
+    with pytest.raises(RecipeError, match=r"train\.epochs.*'many'.*colour"):
+        recipe.load(tmp_path / "bad.yaml")
+    with pytest.raises(UnknownName, match="allowed: all, rft, srft"):
+        recipe.load("no-such-recipe")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(RecipeError, match="must be a mapping"):
+        recipe.load(tmp_path / "list.yaml")
