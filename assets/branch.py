@@ -49,7 +49,9 @@ def branch(recipe: Recipe, file: Path) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult[None]:
         """A checkpoint trained with TRL on the dataset, one per seed."""
         for seed in recipe.seeds:
-            command = job_command("jobs.train_policy", "--recipe", str(file), "--lake", settings.uri, "--seed", str(seed))
+            command = job_command(
+                "jobs.train_policy", "--recipe", str(file), "--lake", settings.uri, "--seed", str(seed)
+            )
             result = pipes.run(command=command, context=context).get_materialize_result()
         metadata = dict(result.metadata or {})
         losses = json.loads(str(getattr(metadata["metrics"], "value", metadata["metrics"])))["curve"]
@@ -75,7 +77,9 @@ def base_evaluation(recipe: Recipe, file: Path) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, settings: Settings, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
         """The base policy rolled out on the held-out tasks."""
-        command = job_command("jobs.evaluate", "--recipe", str(file), "--lake", settings.uri, "--model", recipe.base_model)
+        command = job_command(
+            "jobs.evaluate", "--recipe", str(file), "--lake", settings.uri, "--model", recipe.base_model
+        )
         return pipes.run(command=command, context=context).get_materialize_result()
 
     return base

@@ -22,7 +22,9 @@ def _result(problems: Iterable[str]) -> dg.AssetCheckResult:
 
 
 def _schema_check(name: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=name, name="fits_schema", description=f"{name} has exactly the declared columns, types and nulls.")
+    @dg.asset_check(
+        asset=name, name="fits_schema", description=f"{name} has exactly the declared columns, types and nulls."
+    )
     def check(settings: Settings) -> dg.AssetCheckResult:
         lake = settings.lake()
         handle = lake.table(name)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import dagster as dg
+from stepwell.importers.run import import_paths
 
 from assets.plots import bars
 from assets.resources import Experiments, Settings
 from stepwell.critics.run import judge_new
 from stepwell.fold import Folded, refresh_table
-from stepwell.importers.run import import_paths
 from stepwell.log import EventLog
 from stepwell.recipe import Collect, World
 from stepwell.rollout.collect import collect
@@ -22,7 +22,9 @@ def sources(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materia
     report = import_paths(settings.lake(), settings.paths(), progress=None) if settings.paths() else None
     version = settings.lake().version("sources")
     counts = report.counts() if report else {"files": 0}
-    return dg.MaterializeResult(metadata={k: v for k, v in counts.items()}, data_version=dg.DataVersion(f"sources@{version}"))
+    return dg.MaterializeResult(
+        metadata=dict(counts), data_version=dg.DataVersion(f"sources@{version}")
+    )
 
 
 def rollouts_asset(name: str, collecting: Collect, world: World) -> dg.AssetsDefinition:
@@ -30,7 +32,9 @@ def rollouts_asset(name: str, collecting: Collect, world: World) -> dg.AssetsDef
 
     @dg.asset(name=name, key_prefix="rollouts", group_name="log", kinds={"deltalake"})
     def rollouts(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult[None]:
-        ids = collect(settings.lake(), collecting, world, lambda done, total: context.log.info(f"{done}/{total} rollouts"))
+        ids = collect(
+            settings.lake(), collecting, world, lambda done, total: context.log.info(f"{done}/{total} rollouts")
+        )
         return dg.MaterializeResult(
             metadata={"dagster/row_count": len(ids), "corpus": collecting.corpus},
             data_version=dg.DataVersion(f"{collecting.corpus}:{len(ids)}"),
@@ -61,7 +65,11 @@ def events_asset(upstream: list[dg.AssetKey]) -> dg.AssetsDefinition:
 
 def _folded(result: Folded, settings: Settings) -> dg.MaterializeResult[None]:
     rows = len(settings.lake().read(result.table, columns=["trajectory_id"]))
-    metadata = {"dagster/row_count": rows, "folded": result.n_trajectories, "events_version": result.events_version or 0}
+    metadata = {
+        "dagster/row_count": rows,
+        "folded": result.n_trajectories,
+        "events_version": result.events_version or 0,
+    }
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(f"events@{result.events_version}"))
 
 
@@ -88,4 +96,11 @@ def log_assets(experiments: Experiments) -> list[dg.AssetsDefinition]:
     """The assets every recipe stands on."""
     wanted = {r.collect.corpus: (r.collect, r.world) for r in experiments.recipes.values() if r.collect}
     collected = [rollouts_asset(c.corpus.rpartition("/")[2], c, w) for c, w in wanted.values()]
-    return [sources, *collected, events_asset([sources.key, *(a.key for a in collected)]), trajectories, steps, verdicts]
+    return [
+        sources,
+        *collected,
+        events_asset([sources.key, *(a.key for a in collected)]),
+        trajectories,
+        steps,
+        verdicts,
+    ]

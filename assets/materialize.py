@@ -33,10 +33,19 @@ class _Lines(logging.Handler):
         event = meta.get("dagster_event")
         stamp = f"{time.monotonic() - _STARTED:5.0f} s"
         if event is None and record.levelno >= logging.INFO:
-            console.print(f"{stamp}   {meta.get('orig_message') or record.getMessage()}", style="dim", markup=False, highlight=False)
+            console.print(
+                f"{stamp}   {meta.get('orig_message') or record.getMessage()}",
+                style="dim",
+                markup=False,
+                highlight=False,
+            )
         elif event is not None and event.event_type_value in ("STEP_SUCCESS", "STEP_FAILURE"):
             ok = event.event_type_value == "STEP_SUCCESS"
-            console.print(f"{stamp} {'done  ' if ok else 'FAILED'} {event.step_key}", style="green" if ok else "red", highlight=False)
+            console.print(
+                f"{stamp} {'done  ' if ok else 'FAILED'} {event.step_key}",
+                style="green" if ok else "red",
+                highlight=False,
+            )
             if not ok:
                 console.print(str(event.event_specific_data.error), markup=False, highlight=False)
 

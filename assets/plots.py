@@ -45,7 +45,9 @@ def rates(rows: Sequence[tuple[str, float, float, float]], title: str) -> dg.Mar
     figure = Figure(figsize=(6, 0.8 + 0.4 * max(len(rows), 1)))
     axes = figure.add_subplot()
     for place, (_, rate, low, high) in enumerate(reversed(rows)):
-        axes.errorbar(100 * rate, place, xerr=[[100 * (rate - low)], [100 * (high - rate)]], fmt="o", color="#356", capsize=3)
+        axes.errorbar(
+            100 * rate, place, xerr=[[100 * (rate - low)], [100 * (high - rate)]], fmt="o", color="#356", capsize=3
+        )
     axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
     axes.set_xlabel("resolved, % with 95% Wilson interval")
     axes.set_title(title)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from stepwell import recipe as recipes
 from stepwell.lake import Lake
-from stepwell.recipe import Recipe
+from stepwell.recipe import RECIPES, Recipe, load, names
 
 
 class Settings(dg.ConfigurableResource[None]):
@@ -39,13 +38,13 @@ class Settings(dg.ConfigurableResource[None]):
 class Experiments:
     """The recipes that become branches of the graph."""
 
-    folder: Path = recipes.RECIPES
+    folder: Path = RECIPES
     recipes: dict[str, Recipe] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: Path = recipes.RECIPES) -> Experiments:
+    def load(cls, folder: Path = RECIPES) -> Experiments:
         """Every recipe of a folder, by name."""
-        return cls(folder, {name: recipes.load(folder / f"{name}.yaml") for name in recipes.names(folder)})
+        return cls(folder, {name: load(folder / f"{name}.yaml") for name in names(folder)})
 
 
 def job_command(module: str, *arguments: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from jobs.report import quiet
 from stepwell.rendering import Message, Renderer
 from stepwell.rollout.batch import Reply
 
@@ -19,6 +20,7 @@ class TransformersPolicy:
     """Greedy at temperature 0, else sampled; prompts are the renderer's token ids, replies end at the closing token."""
 
     def __init__(self, directory: str | Path, name: str, *, temperature: float, max_new_tokens: int, seed: int) -> None:
+        quiet()
         self.name = name
         self.backend = f"transformers {version('transformers')}"
         self.renderer = Renderer.load(directory)

@@ -44,7 +44,9 @@ def code_version() -> str:
     try:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
         here = Path(__file__).parent
-        commit = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        commit = subprocess.run(
+            command, cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return __version__
     return f"{__version__}+{commit}"
@@ -75,7 +77,9 @@ def find(lake: Lake, name: str) -> dict[str, Any]:
     found = [r for r in rows if name in (r["model_id"], r["name"])]
     if not found:
         have = ", ".join(sorted({r["name"] for r in rows})) or "none yet"
-        raise UsageError(f"no model {name!r} in {lake.uri}; there are: {have}. Train it: python -m jobs.train_policy --recipe {name}")
+        raise UsageError(
+            f"no model {name!r} in {lake.uri}; there are: {have}. Train it: python -m jobs.train_policy --recipe {name}"
+        )
     row: dict[str, Any] = found[-1]
     return row
 

@@ -40,3 +40,12 @@ def reporter() -> Iterator[Reporter]:
             yield Reporter(pipes)
     else:
         yield Reporter(None)
+
+
+def quiet() -> None:
+    """Keep the libraries' own progress bars off the terminal; the reporter's lines say where the job is."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs import registry
-from jobs.report import Reporter, reporter
+from jobs.report import Reporter, quiet, reporter
 from stepwell.datasets.build import seal_of
 from stepwell.errors import RecipeError
 from stepwell.lake import Lake
@@ -41,14 +41,18 @@ def train(recipe: Recipe, lake: Lake, seed: int, report: Reporter, *, base: str 
     hashes = Renderer.load(base_model).hashes
     differing = {k: (seal.get(k), v) for k, v in hashes.items() if seal.get(k) != v}
     if differing:
-        raise RecipeError(f"{recipe.dataset_table} was rendered for another model than {base_model!r}: {differing}. Rebuild it.")
+        raise RecipeError(
+            f"{recipe.dataset_table} was rendered for another model than {base_model!r}: {differing}. Rebuild it."
+        )
     rows = lake.read(recipe.dataset_table, version, ["row_id", "split", "input_ids", "labels", "n_trained_tokens"])
     rows = rows.sort_by("row_id")
     fit = rows.filter(pa.compute.equal(rows.column("split"), "train"))
     held_out = rows.filter(pa.compute.equal(rows.column("split"), "held_out"))
     trained_tokens = sum(fit.column("n_trained_tokens").to_pylist())
     if not trained_tokens:
-        raise RecipeError(f"{recipe.dataset_table} has no token to train in its train split ({len(fit)} rows). Widen `source`.")
+        raise RecipeError(
+            f"{recipe.dataset_table} has no token to train in its train split ({len(fit)} rows). Widen `source`."
+        )
     name = recipe.name if seed == 0 and len(recipe.seeds) == 1 else f"{recipe.name}-seed{seed}"
     folder = registry.models_folder(lake) / name
     report.log(f"training {name}: {len(fit)} rows, {trained_tokens} trained tokens, base {base_model}")
@@ -91,15 +95,18 @@ def _fit(
 ) -> tuple[Path, dict[str, Any], int]:
     import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
     from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTConfig, SFTTrainer
 
     class Lines(TrainerCallback):  # type: ignore[misc]
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+        ) -> None:
             shown = {k: round(v, 4) for k, v in (logs or {}).items() if k in ("loss", "eval_loss", "learning_rate")}
             report.log(f"step {state.global_step}/{state.max_steps} {shown}")
 
+    quiet()
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
     settings = recipe.train
@@ -139,6 +146,7 @@ def _fit(
         processing_class=tokenizer,
         callbacks=[Lines()],
     )
+    trainer.remove_callback(PrinterCallback)
     checkpoint = get_last_checkpoint(str(folder / "trainer")) if (folder / "trainer").is_dir() else None
     if checkpoint:
         report.log(f"resuming from {Path(checkpoint).name}")
@@ -148,7 +156,9 @@ def _fit(
         metrics.update(trainer.evaluate())
     metrics["curve"] = [{"step": r["step"], "loss": r["loss"]} for r in trainer.state.log_history if "loss" in r]
     if metrics["train_loss"] != metrics["train_loss"]:
-        raise RecipeError(f"the loss of {recipe.name!r} became NaN; lower `train.learning_rate` (now {settings.learning_rate}).")
+        raise RecipeError(
+            f"the loss of {recipe.name!r} became NaN; lower `train.learning_rate` (now {settings.learning_rate})."
+        )
     saved = folder / f"saving-{os.getpid()}"
     model.save_pretrained(saved)
     tokenizer.save_pretrained(saved)
@@ -164,7 +174,16 @@ def main() -> None:
     options = parser.parse_args()
     with reporter() as report:
         row = train(load(options.recipe), Lake(options.lake), options.seed, report)
-        shown = ("model_id", "path", "dataset", "dataset_version", "dataset_hash", "events_version", "base_model", "seed")
+        shown = (
+            "model_id",
+            "path",
+            "dataset",
+            "dataset_version",
+            "dataset_hash",
+            "events_version",
+            "base_model",
+            "seed",
+        )
         counts = ("n_rows", "n_trained_tokens", "n_parameters", "wall_s", "metrics", "code_version")
         report.done({k: row[k] for k in (*shown, *counts)}, row["model_id"])
 

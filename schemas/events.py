@@ -14,7 +14,9 @@ ENVELOPE = (
     required("trajectory_id", pa.string(), "The stream it belongs to."),
     Column("step", pa.int32(), "0-based turn; null for facts about the whole trajectory."),
     required("kind", pa.string(), "One of the closed set of kinds."),
-    required("actor", pa.string(), "Role of whoever produced it: agent, teacher, critic, environment, grader, human, system."),
+    required(
+        "actor", pa.string(), "Role of whoever produced it: agent, teacher, critic, environment, grader, human, system."
+    ),
     Column("policy", pa.string(), "Which model, rule or person that was."),
     Column("occurred_at", TIMESTAMP, "When it happened; null where the source does not say."),
     required("recorded_at", TIMESTAMP, "When it was appended to the log."),

@@ -57,7 +57,14 @@ class Event:
     def event_id(self) -> str:
         """128-bit hex digest of kind, trajectory, step, producer, discriminator, payload and usage."""
         return digest(
-            self.kind, self.trajectory_id, self.step, self.actor, self.policy, self.discriminator, self.payload, self.usage
+            self.kind,
+            self.trajectory_id,
+            self.step,
+            self.actor,
+            self.policy,
+            self.discriminator,
+            self.payload,
+            self.usage,
         )
 
 

@@ -145,7 +145,9 @@ def fold_steps(events: pa.Table) -> pa.Table:
     key = ["trajectory_id", "step"]
     action = (
         frame.filter(pl.col("kind") == "action")
-        .with_columns(pl.col("action").struct.unnest(), pl.col("usage").struct.field("tokens_in", "tokens_out", "cost_usd"))
+        .with_columns(
+            pl.col("action").struct.unnest(), pl.col("usage").struct.field("tokens_in", "tokens_out", "cost_usd")
+        )
         .unique(key, keep="last", maintain_order=True)
         .select(
             *key,

@@ -46,7 +46,9 @@ def masks_have_evidence(lake: Lake) -> Iterable[str]:
     bare = evidence.filter(pl.col("evidence").is_null())["event_id"].to_list()
     known = pl.DataFrame(lake.read("events", columns=["event_id"]))["event_id"]
     lost = evidence.filter(pl.col("evidence").is_not_null() & ~pl.col("evidence").is_in(known.implode()))
-    return [f"mask {e} has no evidence" for e in bare] + [f"mask {e} rests on an unknown event" for e in lost["event_id"]]
+    return [f"mask {e} has no evidence" for e in bare] + [
+        f"mask {e} rests on an unknown event" for e in lost["event_id"]
+    ]
 
 
 def answers_exist(lake: Lake) -> Iterable[str]:

@@ -98,7 +98,9 @@ class Lake:
         """The datasets of the lake, by table name."""
         store = fs.FileSystem.from_uri(self.uri) if not self.local else (fs.LocalFileSystem(), self.uri)
         selector = fs.FileSelector(f"{store[1]}/datasets", allow_not_found=True)
-        return sorted(f"datasets/{f.base_name}" for f in store[0].get_file_info(selector) if f.type == fs.FileType.Directory)
+        return sorted(
+            f"datasets/{f.base_name}" for f in store[0].get_file_info(selector) if f.type == fs.FileType.Directory
+        )
 
     def read(
         self, name: str, version: int | None = None, columns: Sequence[str] | None = None, filters: object | None = None
@@ -118,7 +120,7 @@ class Lake:
             handle, rows, mode="append", commit_properties=properties, writer_properties=_WRITER, schema_mode="merge"
         )
         handle.update_incremental()
-        return handle.version()
+        return int(handle.version())
 
     def add(self, name: str, rows: pa.Table, unique: Sequence[str] | None = None) -> int:
         """Append rows whose key (default: the table's) is not in the table yet; returns how many were new.
@@ -131,12 +133,18 @@ class Lake:
                 handle = self.create(name)
                 known = handle.to_pyarrow_dataset().to_table(columns=key)
                 seen = set(zip(*(known.column(k).to_pylist() for k in key), strict=True)) if len(known) else set()
-                keep = [i for i, v in enumerate(zip(*(rows.column(k).to_pylist() for k in key), strict=True)) if v not in seen]
+                keep = [
+                    i
+                    for i, v in enumerate(zip(*(rows.column(k).to_pylist() for k in key), strict=True))
+                    if v not in seen
+                ]
                 if not keep:
                     return 0
                 if self.commit_once(handle, name, rows.take(keep)):
                     return len(keep)
-        raise LakeError(f"could not commit to {name!r} after 200 tries: other writers hold it. Try again when they stop.")
+        raise LakeError(
+            f"could not commit to {name!r} after 200 tries: other writers hold it. Try again when they stop."
+        )
 
     def commit_once(self, handle: DeltaTable, name: str, rows: pa.Table, app: str = "stepwell") -> bool:
         """Append unless another writer committed since the handle was opened; False means: reopen, recheck, retry."""
@@ -157,10 +165,14 @@ class Lake:
         with self.lock(name):
             handle = self.create(name)
             write_deltalake(
-                handle, rows, mode="overwrite", writer_properties=_WRITER, commit_properties=CommitProperties(custom_metadata=metadata)
+                handle,
+                rows,
+                mode="overwrite",
+                writer_properties=_WRITER,
+                commit_properties=CommitProperties(custom_metadata=metadata),
             )
             handle.update_incremental()
-            return handle.version()
+            return int(handle.version())
 
 
 def require_schema(spec: Table, rows: pa.Table) -> None:
@@ -175,4 +187,6 @@ def require_schema(spec: Table, rows: pa.Table) -> None:
         if not c.nullable and c.name in got and rows.column(c.name).null_count
     ]
     if wrong:
-        raise SchemaError(f"rows do not fit table {spec.name!r}: {'; '.join(sorted(wrong))}. Build them with its schema.")
+        raise SchemaError(
+            f"rows do not fit table {spec.name!r}: {'; '.join(sorted(wrong))}. Build them with its schema."
+        )

@@ -23,7 +23,12 @@ from stepwell.event import Event, to_table
 from stepwell.lake import Lake
 
 RANK = {name: kind.rank for name, kind in KINDS.items()}
-_ORDER = [("trajectory_id", "ascending"), ("order_step", "ascending"), ("order_rank", "ascending"), ("event_id", "ascending")]
+_ORDER = [
+    ("trajectory_id", "ascending"),
+    ("order_step", "ascending"),
+    ("order_rank", "ascending"),
+    ("event_id", "ascending"),
+]
 _BEFORE, _AFTER = -1, 2**31 - 1
 _AT_THE_END = ("end", "outcome", "reward", "retraction")
 
@@ -62,7 +67,9 @@ class EventLog:
                     return Appended(0, len(events), handle.version())
                 if self.lake.commit_once(handle, "events", rows.take(pa.array(keep)), "stepwell-events"):
                     return Appended(len(keep), len(events) - len(keep), handle.version())
-        raise LakeError("could not commit to `events` after 200 tries: other writers hold it. Try again when they stop.")
+        raise LakeError(
+            "could not commit to `events` after 200 tries: other writers hold it. Try again when they stop."
+        )
 
     @staticmethod
     def _known(handle: DeltaTable, events: Sequence[Event]) -> set[str]:
@@ -120,7 +127,11 @@ class EventLog:
         return sorted(set(table.column("trajectory_id").to_pylist()))
 
     def batches(
-        self, trajectory_ids: Sequence[str], version: int | None = None, size: int = 500, columns: Sequence[str] | None = None
+        self,
+        trajectory_ids: Sequence[str],
+        version: int | None = None,
+        size: int = 500,
+        columns: Sequence[str] | None = None,
     ) -> Iterator[pa.Table]:
         """The events of these trajectories, whole trajectories at a time, so that memory stays constant."""
         ids = sorted(trajectory_ids)

@@ -60,13 +60,18 @@ def connect(lake: Lake, versions: Mapping[str, int] | None = None) -> duckdb.Duc
     """A connection with a view for every table, `dataset_<recipe>`, and VIEWS; absent tables are empty.
 
     `versions` pins tables by name (`events`, `datasets/<recipe>`), others are at their current version. Raises
-    UnknownName for a pinned table that is not there, LakeError for a table DuckDB would misread.
+    UsageError for a table or version that is not there, LakeError for a table DuckDB would misread.
+    Give SQL written by others to `run` only: a COPY onto a file that a view reads would overwrite it.
     """
     pinned = dict(versions or {})
     names = [*TABLES, *lake.dataset_names()]
-    for name in pinned:
+    for name, version in pinned.items():
         if name not in names:
             raise UnknownName("table", name, names, "Pin one of these.")
+        last = lake.version(name)
+        if last is None or not 0 <= version <= last:
+            there = "none, as it has no rows yet" if last is None else f"0 to {last}"
+            raise UsageError(f"table {name!r} has no version {version}; allowed: {there}. Pin one of these.")
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     connection.execute("SET TimeZone = 'UTC'")
     allowed: list[str] = []

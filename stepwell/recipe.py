@@ -171,7 +171,9 @@ def _resolve(file: Path) -> dict[str, Any]:
         return settings
     parent = file.parent / f"{base}.yaml"
     if not parent.is_file():
-        raise UnknownName("recipe to extend", base, [p.stem for p in file.parent.glob("*.yaml")], f"Asked for by {file}.")
+        raise UnknownName(
+            "recipe to extend", base, [p.stem for p in file.parent.glob("*.yaml")], f"Asked for by {file}."
+        )
     return _merge(_resolve(parent), settings)
 
 

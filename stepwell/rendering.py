@@ -94,7 +94,9 @@ class Renderer:
         """
         places = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
         if len(places) != len(weights):
-            raise RenderError(f"{len(places)} assistant messages but {len(weights)} weights; give one weight per reply.")
+            raise RenderError(
+                f"{len(places)} assistant messages but {len(weights)} weights; give one weight per reply."
+            )
         text = self.text(messages)
         ranges = self._ranges(messages, places, text)
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
@@ -108,7 +110,9 @@ class Renderer:
             start = cursor
             while cursor < len(ids) and offsets[cursor][0] < high:
                 if offsets[cursor][0] < low or offsets[cursor][1] > high:
-                    raise RenderError(f"token {cursor} lies across the edge of a reply; template and tokenizer do not fit.")
+                    raise RenderError(
+                        f"token {cursor} lies across the edge of a reply; template and tokenizer do not fit."
+                    )
                 cursor += 1
             spans.append((start, cursor))
             if weight:
@@ -124,7 +128,9 @@ class Renderer:
         for n in range(len(places)):
             piece, found, rest = rest.partition(_MARK.format(n))
             if not found:
-                raise RenderError(f"the template of {self.source!r} does not write reply {n} as it is; it cannot be masked.")
+                raise RenderError(
+                    f"the template of {self.source!r} does not write reply {n} as it is; it cannot be masked."
+                )
             pieces.append(piece)
         ranges, at = [], 0
         for n, i in enumerate(places):
@@ -132,7 +138,9 @@ class Renderer:
             at += len(pieces[n])
             reply = next((r for r in (content, content.strip()) if text.startswith(r + after, at)), None)
             if reply is None or not text.startswith(pieces[n], at - len(pieces[n])):
-                raise RenderError(f"the template of {self.source!r} writes reply {n} differently here; it cannot be masked.")
+                raise RenderError(
+                    f"the template of {self.source!r} writes reply {n} differently here; it cannot be masked."
+                )
             ranges.append((at, at + len(reply) + len(self._closing(after))))
             at += len(reply)
         if at + len(rest) != len(text):
@@ -143,7 +151,9 @@ class Renderer:
         for token in self._added:
             if after.startswith(token):
                 return token
-        raise RenderError(f"no special token closes a reply: the template of {self.source!r} goes on with {after[:40]!r}.")
+        raise RenderError(
+            f"no special token closes a reply: the template of {self.source!r} goes on with {after[:40]!r}."
+        )
 
     def trained_text(self, rendered: Rendered) -> list[str]:
         """What the loss covers, decoded: one string per run of trained positions."""

@@ -15,9 +15,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--regenerate", action="store_true", help="write golden results anew, then compare"
-    )
+    parser.addoption("--regenerate", action="store_true", help="write golden results anew, then compare")
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_rebuilt_at_the_same_version_is_the_same_to_the_byte(lake: Lake, rendere
 
 def test_where_and_length_are_counted_not_hidden(lake: Lake, renderer: Renderer) -> None:
     build_lake(lake)
-    built = made(lake, renderer, recipe("all", where="n_steps < 6", dataset={"max_length": 120}))
+    built = made(lake, renderer, recipe("all", where="n_steps < 6", dataset={"max_length": 400}))
     reasons = {line["line"]: line.get("trajectories", 0) for line in built.funnel}
     assert reasons["dropped: filtered by source.where"] == 3
     with pytest.raises(RecipeError, match="leaves nothing to train on"):
@@ -102,8 +102,10 @@ def test_held_out_follows_the_task(lake: Lake, renderer: Renderer) -> None:
     events = [e for i in range(40) for e in good_repair(f"t{i}", task_id=f"task-{i % 20}")]
     EventLog(lake).append(events, "many")
     rows = lake.read(made(lake, renderer, recipe("all", dataset={"held_out": 0.3})).table)
-    splits = pa.table({"task": rows.column("task_id"), "split": rows.column("split")}).group_by("task").aggregate(
-        [("split", "count_distinct")]
+    splits = (
+        pa.table({"task": rows.column("task_id"), "split": rows.column("split")})
+        .group_by("task")
+        .aggregate([("split", "count_distinct")])
     )
     assert pc.max(splits.column("split_count_distinct")).as_py() == 1
     assert set(rows.column("split").to_pylist()) == {"train", "held_out"}

@@ -87,7 +87,7 @@ def test_noise_costs() -> None:
     shares = {}
     for rate in (0.15, 0.4):
         policy = NoisyPolicy(rate)
-        episodes = [play(policy, seed) for seed in range(40)]
+        episodes = [play(policy, seed) for seed in range(24)]
         shares[rate] = sum(episode.grade.resolved for episode in episodes) / len(episodes)
         labels = Counter(turn.label for episode in episodes for turn in episode.turns)
         assert set(labels) == {"good", "unnecessary", "mistake", "recover"}

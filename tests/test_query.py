@@ -71,6 +71,10 @@ def test_a_version_stays_what_it_was(lake: Lake) -> None:
     assert ask(lake, "SELECT count(*) AS n FROM events", events=before) == [{"n": len(events)}]
     with pytest.raises(UnknownName, match="unknown table 'datasets/x'"):
         query.connect(lake, {"datasets/x": 0})
+    with pytest.raises(UsageError, match=r"has no version 99; allowed: 0 to \d"):
+        query.connect(lake, {"events": 99})
+    with pytest.raises(UsageError, match="no rows yet"):
+        query.connect(lake, {"models": 0})
 
 
 def test_corpora_with_spaces_slashes_and_escapes_keep_their_names(lake: Lake) -> None:
@@ -84,10 +88,8 @@ def test_corpora_with_spaces_slashes_and_escapes_keep_their_names(lake: Lake) ->
 
 def test_filters_and_projections_reach_the_files(lake: Lake) -> None:
     lakes.build(lake)
-    plan = query.run(
-        query.connect(lake), "EXPLAIN SELECT event_id FROM events WHERE corpus = 'demo' AND kind = 'action'"
-    )
-    text = str(plan.to_pylist())
+    asked = "EXPLAIN SELECT event_id FROM events WHERE corpus = 'demo' AND kind = 'action'"
+    text = str(query.connect(lake).execute(asked).fetchall())
     assert text.count("READ_PARQUET") == 1, "the other corpus is not read"
     assert "kind = 'action'" in text
     assert "instruction" not in text
@@ -129,6 +131,17 @@ def test_the_connection_itself_is_closed_to_other_files_and_settings(lake: Lake,
     ):
         with pytest.raises(duckdb.Error):
             connection.execute(sql)
+
+
+def test_a_file_of_the_lake_cannot_be_overwritten_through_run(lake: Lake) -> None:
+    events = lakes.build(lake)
+    handle = lake.table("events")
+    assert handle is not None
+    for option in ("", " (FORMAT parquet, USE_TMP_FILE false)"):
+        for prefix in ("", "EXPLAIN ANALYZE ", "SELECT 1; "):
+            with pytest.raises(UsageError, match="allowed: one SELECT"):
+                query.run(query.connect(lake), f"{prefix}COPY (SELECT 1) TO '{handle.file_uris()[0]}'{option}")
+    assert len(EventLog(lake).read()) == len(events)
 
 
 def test_a_refusal_says_what_is_allowed(lake: Lake) -> None:

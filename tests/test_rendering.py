@@ -43,7 +43,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=350, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=350, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator([m["content"] for m in CHAT], trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
     fast.chat_template = LLAMA_3
@@ -91,7 +93,9 @@ def test_any_text_any_weights(embedded: Path, turns: list[tuple[str, str, bool]]
     rendered = renderer.encode(messages, [float(w) for _, _, w in turns])
     assert renderer.tokenizer.decode(rendered.input_ids, skip_special_tokens=False) == renderer.text(messages)
     for (start, end), (_, said, weight) in zip(rendered.spans, turns, strict=True):
-        assert renderer.tokenizer.decode(rendered.input_ids[start:end], skip_special_tokens=False) == said + "<|im_end|>"
+        assert (
+            renderer.tokenizer.decode(rendered.input_ids[start:end], skip_special_tokens=False) == said + "<|im_end|>"
+        )
         assert rendered.labels[start:end] == (rendered.input_ids[start:end] if weight else [IGNORE] * (end - start))
     inside = {i for start, end in rendered.spans for i in range(start, end)}
     assert all(label == IGNORE for i, label in enumerate(rendered.labels) if i not in inside)

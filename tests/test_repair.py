@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 import shlex
@@ -86,7 +87,7 @@ def test_tasks_are_sound(seed: int, difficulty: Difficulty) -> None:
         alone = [*solution[: bug.line - 1], source[bug.line - 1], *solution[bug.line :]]
         assert not all(run_cases("\n".join(alone), task.hidden))
         assert all(run_cases("\n".join(alone), task.visible)) != bug.visible
-    assert not difficulty.p_visible == 1.0 or all(bug.visible for bug in task.bugs)
+    assert difficulty.p_visible != 1.0 or all(bug.visible for bug in task.bugs)
 
 
 def test_hidden_tests_catch_any_single_mutation() -> None:
@@ -179,11 +180,11 @@ TAMPERING = {
     "hard exit": "import os\nos._exit(0)",
     "always equal": "class E:\n def __eq__(s, o): return True\n def __repr__(s): return 'True'\n"
     "import builtins\nbuiltins.repr = lambda x: 'True'\nbuiltins.eval = lambda *a: ()",
-    "write results": "import os\nfor fd in range(3, 9):\n try: os.write(fd, b''.join(b'%d\\tTrue\\n' % i for i in range(99)))\n"
-    " except OSError: pass",
+    "write results": "import os\nfor fd in range(3, 9):\n"
+    " try: os.write(fd, b''.join(b'%d\\tTrue\\n' % i for i in range(99)))\n except OSError: pass",
     "print ok": "print('ok: 8 passed')\nimport atexit, os\natexit.register(lambda: os._exit(0))",
-    "rewrite the grader": "import os\nfor p in ('/opt/tools/grade', 'calls.txt', 'cases.txt'):\n try: open(p, 'w').write('')\n"
-    " except OSError: pass",
+    "rewrite the grader": "import os\nfor p in ('/opt/tools/grade', 'calls.txt', 'cases.txt'):\n"
+    " try: open(p, 'w').write('')\n except OSError: pass",
     "loop": "while True: pass",
     "recurse": "def f(): f()\nf()",
     "kill": "import os\nos.kill(0, 9)",
@@ -195,8 +196,6 @@ TAMPERING = {
 
 @pytest.mark.parametrize("name", TAMPERING)
 def test_tampering_does_not_resolve(name: str) -> None:
-    import dataclasses
-
     quick = Sandbox(sandbox().mode, dataclasses.replace(sandbox().limits, wall_s=1.0))
     task = make_task(11, TRAIN_FAMILIES, EASY)
     with RepairEnvironment(task, quick) as env:
@@ -216,7 +215,7 @@ def test_tampering_with_the_tools_does_not_resolve() -> None:
     with RepairEnvironment(task, sandbox()) as env:
         for command in (
             "echo 'echo ok: 6 passed' > /opt/tools/check; echo > /opt/tools/cases.txt",
-            "rm -rf /opt/tools /work/* /tmp/*; echo 'echo ok: 6 passed' > check; PATH=/work:$PATH; chmod +x check; check",
+            "rm -rf /opt/tools /work/*; echo 'echo ok: 6 passed' > check; PATH=/work:$PATH; chmod +x check; check",
             "ln -sf /opt/tools/cases.txt mod.py",
             "rm mod.py; mkfifo mod.py",
             "rm mod.py; mkdir -p mod.py/mod.py; chmod 000 mod.py",

@@ -15,7 +15,9 @@ SHADOWING = {"datasets", "evaluate", "adapters", "benchmarks", "data", "lake", "
 MODULES = sorted(p for room in ROOMS for p in (ROOT / room).rglob("*.py") if "__pycache__" not in p.parts)
 
 
-@pytest.mark.parametrize("package", [p for p in MODULES if p.name == "__init__.py"], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "package", [p for p in MODULES if p.name == "__init__.py"], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_a_room_states_its_charter(package: Path) -> None:
     charter = ast.get_docstring(ast.parse(package.read_text())) or ""
     for word in ("Belongs here", "Does not belong here", "May import"):
@@ -43,9 +45,13 @@ def test_readme_tree_names_what_is_there() -> None:
     tree = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert tree, "README.md has no tree"
     named = {line.split()[0].rstrip("/") for line in tree.group(1).splitlines() if line and not line.startswith(" ")}
-    there = {p.name for p in ROOT.iterdir() if p.name in TOP or p.name in ("pyproject.toml", "dagster.yaml", "Makefile")}
+    there = {
+        p.name for p in ROOT.iterdir() if p.name in TOP or p.name in ("pyproject.toml", "dagster.yaml", "Makefile")
+    }
     assert there <= named, f"README tree leaves out {sorted(there - named)}"
-    assert all((ROOT / name).exists() for name in named), f"README tree names {sorted(n for n in named if not (ROOT / n).exists())}"
+    assert all((ROOT / name).exists() for name in named), (
+        f"README tree names {sorted(n for n in named if not (ROOT / n).exists())}"
+    )
 
 
 def test_readme_commands_are_make_targets() -> None:

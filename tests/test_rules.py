@@ -96,6 +96,8 @@ def test_an_undone_edit_is_found_by_state_and_by_its_inverse() -> None:
     there, back = Step("sub 2 'a b' c", "ok", 0, "s1"), Step("sub 2 c 'a b'", "ok", 0, "s0")
     assert labels([there, back], hashes=True) == ["mistake", "recover"]
     assert labels([there, back]) == ["mistake", "recover"]
+    redone = labels([there, back, there], hashes=True)
+    assert redone == ["good", "mistake", "recover"], "what was undone and restored was right"
     between = Step("sub 3 x y", "ok", 0, "s2")
     assert labels([there, between, back]) == ["good"] * 3, (
         "without hashes only an inverse with nothing between is certain"
@@ -108,7 +110,8 @@ def test_an_undone_edit_is_found_by_state_and_by_its_inverse() -> None:
 def test_an_ignored_error_and_a_corrected_one() -> None:
     broken = Step("pyhton run.py", "bash: pyhton: command not found", 127)
     assert (1, "ignored_error") in found([broken, broken])
-    assert (1, "ignored_error") in found([broken, Step("git commit -m done")])
+    assert labels([broken, Step("git commit -m done")])[1] == "unnecessary"
+    assert labels([Step("sub 9 a b", "error: no line 9", 1), Step("submit")])[1] == "mistake"
     assert labels([broken, Step("python run.py", "done")])[1] == "recover"
     assert labels([broken, Step("ls", "run.py"), Step("python run.py", "done")])[1:] == ["good", "recover"]
     assert not found([Step("check", "FAIL f(1) gave 2, want 3", 1), Step("view", "1 x")]), (
@@ -130,7 +133,7 @@ def test_format_errors_and_the_verdict_payload() -> None:
     steps = [Step(None, "Reply with one command.", None), Step("view", "1 x")]
     events = lakes.trajectory("t", steps)
     first, second = rules.judge(table(events))
-    assert (first.payload["label"], second.payload["label"]) == ("mistake", "recover")
+    assert (first.payload["label"], second.payload["label"]) == ("mistake", "good")
     assert first.payload["detections"][0]["category"] == "task_specification"
     assert "steps 0" in first.payload["detections"][0]["evidence"]
     assert first.caused_by == lakes.actions(events)[0].event_id

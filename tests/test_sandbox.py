@@ -69,7 +69,7 @@ def test_no_network(sandbox: Sandbox, jail: Jail) -> None:
 def test_the_host_is_not_there(jail: Jail, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hunter2")
-    for path in ("/root", str(Path.home()), str(secret), str(Path(__file__).parent), "/etc/shadow", "/home"):
+    for path in {"/root", str(Path.home()), str(secret), str(Path(__file__).parent), "/etc/shadow", "/home"} - {"/tmp"}:
         assert jail.run(f"cat {path}/* {path} 2>/dev/null || ls {path}").exit_code != 0, path
     assert jail.run("ls -A /tmp /home /root /mnt 2>/dev/null | grep -v :").output.strip() == ""
 
@@ -229,11 +229,21 @@ def test_an_unknown_mode_names_the_modes() -> None:
         Sandbox("docker")  # type: ignore[arg-type]
 
 
+def test_a_mode_that_cannot_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    with pytest.raises(SandboxError, match="bwrap is not on PATH"):
+        Sandbox("bubblewrap").open()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("mode", ["bubblewrap", "namespaces"])
-def test_a_mode_works_or_says_why_not(mode: str) -> None:
+def test_a_mode_isolates(mode: str) -> None:
     try:
-        with Sandbox(mode).open() as jail:  # type: ignore[arg-type]
-            assert jail.run("id -u").output == "1000\n"
-            assert jail.run("touch /usr/x").exit_code != 0
+        jail = Sandbox(mode).open()  # type: ignore[arg-type]
     except SandboxError as error:
-        assert str(error)
+        pytest.skip(f"{mode}: {error}")
+    with jail:
+        assert jail.run("id -u").output == "1000\n"
+        assert jail.run("python3 -c 'print(6 * 7)'").output == "42\n"
+        assert jail.run("touch /usr/x").exit_code != 0

@@ -11,12 +11,16 @@ from rich.console import Console
 
 from stepwell.lake import Lake
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
 console = Console(stderr=True)
 output = Console()
 
 LakeOption = Annotated[str, typer.Option("--lake", help="Lake URI; default $STEPWELL_LAKE, else ./lake.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, messages on standard error.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output, messages on standard error.")
+]
 DEFAULT_LAKE = ""
 
 

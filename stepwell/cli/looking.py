@@ -68,8 +68,8 @@ def sql_command(
             console.print(f"{_SHOWN} of {len(answer)} rows shown; --format csv gives all.", highlight=False)
 
 
-def questions_command(json: JsonOption = False) -> None:
-    """List the questions that come with Stepwell.
+def questions_command(lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False) -> None:
+    """List the questions that come with Stepwell; they can be asked of any lake.
 
     Example: `stepwell questions`
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -92,7 +92,9 @@ def build_command(
         emit(built.__dict__)
     else:
         output.print(funnel_table(built))
-        output.print(f"{built.table} version {built.version}, hash {built.hash[:16]}, from events version {built.events_version}")
+        output.print(
+            f"{built.table} version {built.version}, hash {built.hash[:16]}, from events version {built.events_version}"
+        )
 
 
 def funnel_table(built: Built) -> Table:
@@ -127,7 +129,9 @@ def verify_command(
         for problem in result.problems[:20]:
             console.print(problem, markup=False)
     if not result.ok:
-        raise StepwellError(f"{name} does not train what was chosen: {len(result.problems)} problems. Do not train on it.")
+        raise StepwellError(
+            f"{name} does not train what was chosen: {len(result.problems)} problems. Do not train on it."
+        )
 
 
 def datasets(lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False) -> None:
@@ -136,7 +140,7 @@ def datasets(lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False) -> None:
     Example: `stepwell datasets`
     """
     opened = open_lake(lake)
-    found = []
+    found: list[dict[str, Any]] = []
     for name in opened.dataset_names():
         version, seal = seal_of(opened, name) or (0, {})
         found.append({"dataset": name, "version": version, "rows": len(opened.read(name, columns=["row_id"])), **seal})
@@ -145,7 +149,9 @@ def datasets(lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False) -> None:
         return
     table = Table("dataset", "version", "rows", "hash", "events version")
     for f in found:
-        table.add_row(f["dataset"], str(f["version"]), str(f["rows"]), f.get("dataset_hash", "")[:16], f.get("events_version"))
+        table.add_row(
+            f["dataset"], str(f["version"]), str(f["rows"]), f.get("dataset_hash", "")[:16], f.get("events_version")
+        )
     output.print(table)
 
 
@@ -179,9 +185,7 @@ def evaluate(recipe: RecipeArgument, model: ModelOption = None, lake: LakeOption
 
     Example: `stepwell evaluate srft`
     """
-    _launch(
-        "jobs.evaluate", "--recipe", recipe, "--lake", open_lake(lake).uri, *(["--model", model] if model else [])
-    )
+    _launch("jobs.evaluate", "--recipe", recipe, "--lake", open_lake(lake).uri, *(["--model", model] if model else []))
 
 
 def compare(
@@ -197,7 +201,9 @@ def compare(
     from stepwell.evaluation import compare as comparing
 
     opened = open_lake(lake)
-    arms = {k: arm.evaluation_id for arm in comparing.table_of(opened) for k in (arm.name, arm.model_id, arm.evaluation_id)}
+    arms = {
+        k: arm.evaluation_id for arm in comparing.table_of(opened) for k in (arm.name, arm.model_id, arm.evaluation_id)
+    }
     if a is None or b is None:
         comparing.compare_all(opened)
         rows = opened.read("comparisons").sort_by("recorded_at").to_pylist()

@@ -23,7 +23,7 @@ from stepwell.errors import UsageError
 TRUTH = "ground-truth@1"
 HARMFUL = "mistake"
 CLASSES = (*LABELS, "unparseable")
-_CHUNK = 200
+_CHUNK = 200  # draws held at a time
 Counts = npt.NDArray[np.float64]
 
 
@@ -183,7 +183,7 @@ def _paired(events: pa.Table, critic: str, truth: str, truth_actor: str | None) 
 
 def _resample(per_stream: Counts, rng: np.random.Generator, draws: int) -> Counts:
     n = len(per_stream)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws)
     drawn: Counts = (weights @ per_stream.reshape(n, -1)).reshape(draws, *per_stream.shape[1:])
     return drawn
 
@@ -239,8 +239,7 @@ def _interval(values: Counts) -> tuple[float | None, float | None]:
     kept = values[~np.isnan(values)]
     if not len(kept):
         return None, None
-    low, high = np.quantile(kept, [0.025, 0.975])
-    return float(low), float(high)
+    return float(np.quantile(kept, 0.025)), float(np.quantile(kept, 0.975))
 
 
 def _known(value: Counts) -> float | None:

@@ -76,11 +76,15 @@ def format_error(turns: Sequence[Turn]) -> Iterator[Finding]:
 
 
 def reverted_edit(turns: Sequence[Turn]) -> Iterator[Finding]:
-    """An edit undone later: the state returns to what it was before, or the next change is the inverse command."""
+    """An edit undone later: the state returns to what it was before, or the next change is the inverse command.
+
+    Where the undone state is restored afterwards, undoing it was the mistake, and only that is found.
+    """
     changes = [t for t in turns if t.changed_state]
     for i, back in enumerate(changes):
         start = next((k for k in range(i - 1, -1, -1) if _returns(changes[k : i + 1])), None)
-        if start is None:
+        restored = back.state_before is not None and back.state_before in {t.state_after for t in changes[i + 1 :]}
+        if start is None or restored:
             continue
         for undone in changes[start:i]:
             text = f"the edit of step {undone.step} is undone by step {back.step}"
@@ -91,7 +95,10 @@ def reverted_edit(turns: Sequence[Turn]) -> Iterator[Finding]:
 
 
 def ignored_error(turns: Sequence[Turn]) -> Iterator[Finding]:
-    """After a tool failed: the same command again, or one that neither looks, corrects nor concerns the failure."""
+    """After a tool failed: the same command again, or one that neither looks, corrects nor concerns the failure.
+
+    Going on is a mistake where it repeats, edits or submits, and unnecessary where it changes nothing.
+    """
     for failed, turn in pairwise(turns):
         if not failed.tool_failed or failed.malformed or turn.malformed:
             continue
@@ -99,8 +106,9 @@ def ignored_error(turns: Sequence[Turn]) -> Iterator[Finding]:
         if again or not (turn.is_inspection or _related(failed, turn)):
             what = "runs the same command again" if again else f"goes on with `{_short(turn.normal)}`"
             text = f"step {failed.step} failed ({_short(failed.output or 'no output')}) and this step {what}"
+            label = "mistake" if again or turn.is_edit or turn.is_submit else "unnecessary"
             points = (failed.step, turn.step)
-            yield Finding(turn.step, "ignored_error", "information_processing", 1, "mistake", text, points)
+            yield Finding(turn.step, "ignored_error", "information_processing", 1, label, text, points)
 
 
 def unverified_submit(turns: Sequence[Turn]) -> Iterator[Finding]:
@@ -120,15 +128,15 @@ def unverified_submit(turns: Sequence[Turn]) -> Iterator[Finding]:
 
 
 def corrected(turns: Sequence[Turn]) -> Iterator[Finding]:
-    """The next step that does more than look, after a failure, succeeds at what failed."""
+    """The next step that does more than look, after an edit or a tool failed, succeeds at what failed."""
     pending: Turn | None = None
     for turn in turns:
         if pending is not None and turn.succeeded and turn.normal != pending.normal and _corrects(pending, turn):
             text = f"succeeds after the failure of step {pending.step}"
             yield Finding(turn.step, "corrected", None, 0, "recover", text, (pending.step, turn.step))
-        if turn.malformed or turn.tool_failed:
+        if turn.tool_failed:
             pending = turn
-        elif pending is not None and (pending.malformed or not turn.is_inspection):
+        elif not turn.malformed and not turn.is_inspection:
             pending = None
 
 
@@ -218,8 +226,6 @@ def _related(failed: Turn, turn: Turn) -> bool:
 
 
 def _corrects(failed: Turn, turn: Turn) -> bool:
-    if failed.malformed:
-        return True
     if failed.is_edit:
         return turn.is_edit
     return not turn.is_inspection and _related(failed, turn)

@@ -46,8 +46,9 @@ _SUBMIT = re.compile(
     r"^(submit|finish|exit_forfeit)\b|COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT|MINI_SWE_AGENT_FINAL_OUTPUT", re.MULTILINE
 )
 _INSPECT = re.compile(
-    r"""(cd\s+\S+\s*&&\s*)?(view|open|goto|scroll_\w+|find_file|search_\w+|ls|cat|head|tail|nl|less|more|grep|rg|find|tree
-      |pwd|which|type|file|stat|wc|sed\s+-n|git\s+(status|diff|log|show|blame|grep)|str_replace\w*\s+view|man|help)\b""",
+    r"""(cd\s+\S+\s*&&\s*)?(view|open|goto|scroll_\w+|find_file|search_\w+|ls|cat|head|tail|nl|less|more|grep|rg|find|
+      tree|pwd|which|type|file|stat|wc|sed\s+-n|git\s+(status|diff|log|show|blame|grep)
+      |str_replace\w*\s+view|man|help)\b""",
     re.VERBOSE,
 )
 _EDIT_ERROR = re.compile(

@@ -205,8 +205,10 @@ def content_hash(rows: pa.Table) -> str:
 
 def seal_of(lake: Lake, table: str, version: int | None = None) -> tuple[int, dict[str, str]] | None:
     """(version, seal) of a dataset table, as recorded in the commit that wrote it; None when there is none."""
-    handle = lake.table(table, version)
-    if handle is None or handle.version() == 0:
+    handle = lake.table(table)
+    wanted = (handle.version() if handle else 0) if version is None else version
+    if handle is None or wanted == 0:
         return None
-    commit = handle.history(1)[0]
-    return handle.version(), {k: v for k, v in commit.items() if isinstance(v, str)}
+    # A handle opened at an older version numbers its history wrongly, so the current one is asked.
+    commit = next(c for c in handle.history() if c["version"] == wanted)
+    return wanted, {k: v for k, v in commit.items() if isinstance(v, str)}

@@ -77,7 +77,9 @@ def latest(lake: Lake) -> list[Evaluated]:
     if not len(frame):
         return []
     name = pl.col("model_id").str.replace(r"-[0-9a-f]{12}$", "")
-    newest = frame.with_columns(name.alias("name")).sort("recorded_at").group_by("name", "suite", maintain_order=True).last()
+    newest = (
+        frame.with_columns(name.alias("name")).sort("recorded_at").group_by("name", "suite", maintain_order=True).last()
+    )
     return [summarise(lake, e) for e in newest.sort("recorded_at")["evaluation_id"]]
 
 
@@ -104,5 +106,5 @@ def table_of(lake: Lake) -> list[Arm]:
 
 def _masked_share(lake: Lake, model: dict[str, Any]) -> float:
     rows = pl.DataFrame(lake.read(model["dataset"], model["dataset_version"], ["n_masked_steps", "steps"]))
-    n = rows["steps"].list.len().sum()
-    return float(rows["n_masked_steps"].sum() / n) if n else 0.0
+    n = int(rows["steps"].list.len().sum())
+    return int(rows["n_masked_steps"].sum()) / n if n else 0.0

@@ -87,7 +87,9 @@ def summarise(lake: Lake, evaluation_id: str) -> Evaluated:
     """What the rows of one evaluation add up to; raises LakeError when there are none."""
     frame = pl.DataFrame(lake.read("evaluations")).filter(pl.col("evaluation_id") == evaluation_id)
     if not len(frame):
-        raise LakeError(f"no rows of evaluation {evaluation_id!r} in {lake.uri}; run: python -m jobs.evaluate --recipe NAME")
+        raise LakeError(
+            f"no rows of evaluation {evaluation_id!r} in {lake.uri}; run: python -m jobs.evaluate --recipe NAME"
+        )
     n, resolved = len(frame), int(frame["resolved"].sum())
     low, high = wilson(resolved, n)
     steps = frame["n_steps"].mean()

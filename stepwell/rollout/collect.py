@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow.compute as pc
 
@@ -64,14 +64,13 @@ def collect(lake: Lake, collecting: Collect, world: World, progress: Progress | 
         wanted = {rollout_id(collecting.corpus, policy.name, t.task_id, seed): t for t in tasks}
         missing = _missing(lake, collecting.corpus, list(wanted))
 
-        def run(stream: str, wanted: dict[str, RepairTask] = wanted, policy: Policy = policy, seed: int = seed) -> list[Event]:
+        def run(stream: str, wanted: dict[str, RepairTask] = wanted, settings: PolicySettings = settings) -> list[Event]:
             task = wanted[stream]
-            with RepairEnvironment(task, Sandbox()) as environment:
-                episode = run_episode(
-                    environment, policy, max_turns=world.max_turns, seed=random.Random(f"{seed}/{task.task_id}").getrandbits(63)
-                )
+            chance = random.Random(f"{collecting.seed}/{task.task_id}").getrandbits(63)
+            with RepairEnvironment(task, Sandbox()) as environment:  # a scripted policy lives for one episode
+                episode = run_episode(environment, scripted(settings), max_turns=world.max_turns, seed=chance)
             return record(
-                task, episode, corpus=collecting.corpus, policy=policy.name, run_id=f"{collecting.corpus}/{policy.name}",
+                task, episode, corpus=collecting.corpus, policy=episode.turns[0].actor, run_id=collecting.corpus,
                 split="train", seed=seed, max_turns=world.max_turns,
             )  # fmt: skip
 
@@ -99,23 +98,22 @@ def collect_batched(
     done = len(wanted) - len(missing)
     for chunk in _chunks(missing, batch_size):
         todo = [wanted[stream] for stream in chunk]
-        sandbox = Sandbox()
-        episodes = run_batch(
-            [t for t, _ in todo], lambda t: RepairEnvironment(t, sandbox), policy, max_turns=world.max_turns, workers=_WORKERS
-        )
+        episodes = run_batch([t for t, _ in todo], _open, policy, max_turns=world.max_turns, workers=_WORKERS)
+        about: dict[str, Any] = {"corpus": corpus, "policy": policy.name, "run_id": run_id, "split": split, "seed": seed}
         events = [
-            e
+            event
             for (task, attempt), episode in zip(todo, episodes, strict=True)
-            for e in record(
-                task, episode, corpus=corpus, policy=policy.name, run_id=run_id, split=split, seed=seed, attempt=attempt,
-                max_turns=world.max_turns,
-            )  # fmt: skip
+            for event in record(task, episode, attempt=attempt, max_turns=world.max_turns, **about)
         ]
         EventLog(lake).append(events, f"rollout:{run_id}")
         done += len(chunk)
         if progress:
             progress(done, len(wanted))
     return list(wanted)
+
+
+def _open(task: RepairTask) -> RepairEnvironment:
+    return RepairEnvironment(task, Sandbox())
 
 
 def _missing(lake: Lake, corpus: str, wanted: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from stepwell.errors import UsageError
@@ -225,15 +225,12 @@ class EpisodeRunner:
 def run_episode(
     env: RepairEnvironment, policy: Policy, *, max_turns: int, seed: int, teacher: Policy | None = None
 ) -> Episode:
-    """Play one task in an open environment to its end.
-
-    With a `teacher`, each turn also records what it would have said in the state before the turn (DAgger's label).
-    """
+    """Play one task with a scripted policy; with a `teacher`, each turn records what it would have said in that state."""
     runner = EpisodeRunner(env, policy.name, max_turns=max_turns)
     while not runner.finished:
-        text = policy.act(runner.view(seed))
-        taught = teacher.act(runner.view(seed)) if teacher is not None else None
-        runner.advance(text, actor=policy.name, teacher_text=taught)
+        view = runner.view(seed)
+        taught = teacher.act(replace(view, rng=random.Random(f"{seed}:{len(runner.turns)}:teacher"))) if teacher else None
+        runner.advance(policy.act(view), teacher_text=taught)
     return runner.finish()
 
 

@@ -157,6 +157,9 @@ def next_command(view: PolicyView, ignored: frozenset[int] = frozenset()) -> str
     the whole file when it does not align with the solution; submit when nothing is wrong.
     """
     past = history(view)
+    write = f"rm -rf mod.py; cat > mod.py <<'EOF'\n{view.task.solution}EOF"
+    if not view.source:
+        return write
     if not any(turn.command == "view" and turn.succeeded for turn in past):
         return "view"
     checks = [turn for turn in past if turn.command == "check" and turn.fresh and "<returncode>" in turn.answer]
@@ -173,11 +176,11 @@ def next_command(view: PolicyView, ignored: frozenset[int] = frozenset()) -> str
         command = sub_command(number, have[number - 1], want[number - 1])
         if command is not None and parses(view.source, number, want[number - 1]):
             return command
-    return f"cat > mod.py <<'EOF'\n{view.task.solution}EOF"
+    return write
 
 
 def parses(source: str, number: int, line: str) -> bool:
-    """Tell whether the source parses once a line is replaced (`sub` refuses what does not); large text counts as not."""
+    """Tell whether the source parses once a line is replaced, as `sub` requires; large text counts as not."""
     lines = source.split("\n")
     lines[number - 1] = line
     if sum(map(len, lines)) > LARGE:

@@ -116,9 +116,9 @@ class Jail:
         self._closed = False
         config = self._config(files, tools)
         server = [config["python"], "-I", "-S", "-E", "-c", BOOT]
-        if mode == "bubblewrap":
-            server = [*_bwrap(config, limits), "/opt/python/bin/" + os.path.basename(config["python"]), *server[1:]]
         try:
+            if mode == "bubblewrap":
+                server = [*_bwrap(config, limits), "/opt/python/bin/" + os.path.basename(config["python"]), *server[1:]]
             self._process = subprocess.Popen(
                 server,
                 stdin=subprocess.PIPE,
@@ -290,6 +290,12 @@ def _library_path(prefix: str, inner: str | None = None) -> dict[str, str]:
     return {}
 
 
+@functools.cache
+def _bwrap_help(program: str) -> bytes:
+    """Return bubblewrap's own list of options: they differ between its versions."""
+    return subprocess.run([program, "--help"], capture_output=True, check=False, timeout=10).stdout
+
+
 def _bwrap(config: dict[str, Any], limits: Limits) -> list[str]:
     """Return the bubblewrap command line up to the program to run."""
     program = shutil.which("bwrap")
@@ -301,7 +307,10 @@ def _bwrap(config: dict[str, Any], limits: Limits) -> list[str]:
     args += ["--new-session", "--ro-bind", "/usr", "/usr"]
     for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_CHOWN") if root else ():
         args += ["--cap-add", capability]
-    args += [] if root else ["--unshare-user"]
+    if not root:
+        args += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
+        args += ["--disable-userns"] if b"--disable-userns" in _bwrap_help(program) else []
+    args += ["--perms", "0755", "--dir", "/opt", "--perms", "0755", "--dir", "/etc"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if os.path.islink(f"/{name}"):
             args += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]

@@ -1,0 +1,116 @@
+"""Commands that bring data in: import, sniff, formats."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.errors import BadInput, UsageError
+from stepwell.importers.base import CAPABILITIES, REASONS
+from stepwell.importers.run import IMPORTERS, ImportReport, import_paths
+from stepwell.importers.sniff import UNREAD
+from stepwell.importers.sniff import sniff as tell
+
+_ROWS = (
+    ("files", "files"), ("imported", "  imported"), ("known", "  already known"), ("outcome", "  outcomes, predictions"),
+    ("ignored", "  ignored"), ("rejected", "  rejected"), ("trajectories", "trajectories"), ("resolved", "  resolved"),
+    ("unresolved", "  not resolved"), ("steps", "steps"), ("events", "events written"), ("known_events", "events known"),
+)  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("import")(import_command)
+    app.command("sniff")(sniff_command)
+    app.command("formats")(formats_command)
+
+
+def import_command(
+    paths: Annotated[
+        list[str], typer.Argument(help="Files and folders; a folder's reports are joined to its trajectories.")
+    ],
+    corpus: Annotated[
+        str | None, typer.Option("--corpus", help="Corpus to import to; default: the folder's name.")
+    ] = None,
+    format: Annotated[str | None, typer.Option("--format", help="Take only files of this format.")] = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    json: JsonOption = False,
+) -> None:
+    """Import trajectories with their outcomes; what is known already adds nothing, what cannot be taken is in `rejects`.
+
+    Example: `stepwell import runs/2026-07 --corpus nightly`
+    """
+    from stepwell.fold import refresh
+
+    opened, begun = open_lake(lake), time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task("files", total=None)
+
+        def moved(done: int, total: int, n_bytes: int) -> None:
+            bars.update(bar, completed=done, total=total, description=f"files ({n_bytes / 1e6:.1f} MB)")
+
+        report = import_paths(opened, list(paths), corpus, format, moved)
+    wall_s = time.monotonic() - begun
+    refresh(opened)
+    if json:
+        emit({"batch_id": report.batch_id, **report.counts(), "wall_s": round(wall_s, 3)})
+    else:
+        output.print(_table(report, wall_s))
+
+
+def _table(report: ImportReport, wall_s: float) -> Table:
+    counts = report.counts()
+    table = Table("", "n", title=f"{report.batch_id} in {wall_s:.1f} s", title_justify="left")
+    table.columns[1].justify = "right"
+    for key, label in _ROWS:
+        table.add_row(label, f"{counts[key]:,}")
+        if key == "rejected":
+            for reason, n in sorted(report.reasons.items()):
+                table.add_row(f"    {reason}: {escape(REASONS[reason])}", f"{n:,}")
+    return table
+
+
+def sniff_command(
+    path: Annotated[str, typer.Argument(help="The file to look at.")],
+    json: JsonOption = False,
+) -> None:
+    """Say which format a file is and what tells; its name does not count.
+
+    Example: `stepwell sniff run.traj.json`
+    """
+    if not Path(path).is_file():
+        raise UsageError(f"no file {path!r}; give one that exists.")
+    try:
+        told = tell(path)
+        row = {"format": told.format, "version": told.version, "why": told.why, "importer": told.format in IMPORTERS}
+    except BadInput as error:
+        row = {"format": error.reason, "version": "", "why": error.detail, "importer": False}
+    if json:
+        emit({"path": path, **row})
+    else:
+        read = "imported" if row["importer"] else "not imported"
+        output.print(f"{row['format']} {row['version']}".strip(), f"({read}): {row['why']}", markup=False)
+
+
+def formats_command(json: JsonOption = False) -> None:
+    """What each format that is imported brings, and which are known by name only.
+
+    Example: `stepwell formats`
+    """
+    if json:
+        readable = {n: {"versions": i.versions, "capabilities": dict(i.capabilities)} for n, i in IMPORTERS.items()}
+        emit({"formats": readable, "recognised_only": UNREAD})
+        return
+    table = Table("", *(f"{n} {', '.join(i.versions)}" for n, i in IMPORTERS.items()))
+    for capability in CAPABILITIES:
+        table.add_row(capability, *(i.capabilities[capability] for i in IMPORTERS.values()))
+    output.print(table)
+    output.print(f"recognised, not imported: {', '.join(UNREAD)}", markup=False)

@@ -1,0 +1,178 @@
+"""The contract of an importer: what it is given, what it yields, and how its events are built.
+
+An importer is an object with `name`, `versions`, `capabilities` and `read`. It sees one parsed document, never the lake. A
+field without a column goes into `extra` of the event it belongs to; a value of the wrong type stays there too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from stepwell.event import Event
+from stepwell.ids import digest, sha256
+from stepwell.importers.messages import Obj, pack
+
+REASONS: dict[str, str] = {
+    "empty": "no bytes, or only white space",
+    "lfs_pointer": "a git-LFS pointer in place of the file: run `git lfs pull`",
+    "unreadable": "the file cannot be opened, or is not a regular file",
+    "too_large": "more bytes than one import reads into memory",
+    "not_json": "neither JSON nor JSON lines",
+    "unknown_format": "JSON, but of no format known by name",
+    "unsupported_format": "a known format for which there is no importer yet",
+    "unsupported_version": "a version of a known format that its importer does not read",
+    "other_format": "not of the format that was asked for",
+    "malformed": "of a known format, but not as that format is written",
+}
+"""Why input is rejected: the closed list, with what each means."""
+
+CAPABILITIES = ("outcome", "step cost", "step tokens", "timestamps", "exact prompts", "tool schemas", "token ids")
+"""What a training or analysis method may need, one entry per importer each."""
+
+_REPO = re.compile(r"([A-Za-z0-9-]+)__([A-Za-z0-9_.-]+?)(?:-\d+|\.[0-9a-f]{8}\..+)")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """Where a document comes from; `identity` is the sha256 of its content, independent of path and layout."""
+
+    path: str
+    stem: str
+    folder: str
+    corpus: str
+    version: str
+    identity: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """One trajectory as events, in the order they happened; `instance_id` is null when the source names no task."""
+
+    trajectory_id: str
+    corpus: str
+    events: list[Event]
+    n_steps: int
+    instance_id: str | None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """One record that could not be taken; `reason` is one of REASONS, `offset` the byte it stands at."""
+
+    reason: str
+    detail: str
+    offset: int = 0
+
+
+class Importer(Protocol):
+    """Reads the documents of one format."""
+
+    @property
+    def name(self) -> str:
+        """Format name, as `sniff` says it."""
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Versions of the format it reads."""
+
+    @property
+    def capabilities(self) -> Mapping[str, str]:
+        """CAPABILITIES -> yes, no, or where it is from."""
+
+    def read(self, data: Any, source: SourceFile) -> Iterator[Imported | Rejected]:
+        """A parsed document -> its trajectories, and what of it could not be taken; raises nothing."""
+
+
+@dataclass
+class Builder:
+    """Builds the events of one trajectory: the same actors, causes and order for every format."""
+
+    trajectory_id: str
+    corpus: str
+    agent: str
+    events: list[Event] = field(default_factory=list)
+    n_steps: int = 0
+
+    @classmethod
+    def of(cls, source: SourceFile, family: str, instance_in_content: str | None, agent: str) -> Builder:
+        """The id is a digest of format family, instance and content: a copy elsewhere is the same trajectory."""
+        return cls(digest(family, instance_in_content, source.identity), source.corpus, agent)
+
+    def add(self, kind: str, actor: str, payload: Obj, **envelope: Any) -> Event:
+        """Append one event; nulls of the payload are left out."""
+        event = Event(
+            kind,
+            self.trajectory_id,
+            self.corpus,
+            actor,
+            {k: v for k, v in payload.items() if v is not None},
+            **envelope,
+        )
+        self.events.append(event)
+        return event
+
+    def task(self, instance_id: str | None, statement: str | None) -> None:
+        """The task event; none when the source names neither an instance nor a statement.
+
+        `repo` follows from ids written `owner__name-number` (SWE-bench) or `owner__name.commit.variant` (SWE-smith).
+        """
+        if instance_id is None and statement is None:
+            return
+        named = _REPO.fullmatch((instance_id or "")[:256])
+        self.add(
+            "task",
+            "system",
+            {
+                "task_id": instance_id,
+                "repo": f"{named[1]}/{named[2]}" if named else None,
+                "statement": statement,
+                "statement_hash": None if statement is None else sha256(statement),
+            },
+        )
+
+    def start(self, payload: Obj, extra: Obj | None = None) -> None:
+        """The start event."""
+        self.add("start", "system", {"agent": self.agent, **payload}, policy=self.agent, extra=pack(extra))
+
+    def instruction(
+        self, position: int, role: str, content: str | None, is_demo: bool, extra: Obj | None = None
+    ) -> None:
+        """One message the agent was given before it acted."""
+        payload = {"position": position, "role": role, "content": content, "is_demo": is_demo}
+        self.add("instruction", "system", payload, extra=pack(extra))
+
+    def action(self, payload: Obj, *, usage: Obj, policy: str | None, extra: Obj, **envelope: Any) -> Event:
+        """The next step's action; `actor` defaults to the agent."""
+        event = self.add(
+            "action",
+            envelope.pop("actor", "agent"),
+            payload,
+            step=self.n_steps,
+            policy=policy,
+            usage={k: v for k, v in usage.items() if v is not None} or None,
+            extra=pack(extra),
+            **envelope,
+        )
+        self.n_steps += 1
+        return event
+
+    def observation(self, action: Event, payload: Obj, extra: Obj | None = None, **envelope: Any) -> None:
+        """What came back for an action."""
+        actor = envelope.pop("actor", "environment")
+        self.add(
+            "observation", actor, payload, step=action.step, caused_by=action.event_id, extra=pack(extra), **envelope
+        )
+
+    def end(self, payload: Obj, extra: Obj, occurred_at: datetime | None = None) -> None:
+        """How the trajectory ended."""
+        self.add("end", "system", payload, policy=self.agent, occurred_at=occurred_at, extra=pack(extra))
+
+    def imported(self, instance_id: str | None) -> Imported:
+        """The finished trajectory; ids are computed here, so that what cannot be recorded fails before any write."""
+        for event in self.events:
+            _ = event.event_id
+        return Imported(self.trajectory_id, self.corpus, self.events, self.n_steps, instance_id)

@@ -1,0 +1,175 @@
+"""Fields out of messages and provider responses, typed: what is taken leaves the object, what does not fit stays in it.
+
+What is left at the end is what has no column; an importer puts it into `extra`, so that nothing is dropped by forgetting it.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from stepwell.errors import BadInput
+
+Obj = dict[str, Any]
+
+
+def pack(extra: Obj | None) -> str | None:
+    """Fields without a column as a JSON string; null when there are none."""
+    return orjson.dumps(extra).decode() if extra else None
+
+
+def objects(value: Any, where: str) -> list[Obj]:
+    """A list of objects, or BadInput naming the first item that is none."""
+    if not isinstance(value, list):
+        raise BadInput("malformed", f"`{where}` is {_kind(value)}, must be a list of objects.")
+    for i, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise BadInput("malformed", f"`{where}[{i}]` is {_kind(item)}, must be an object.")
+    return value
+
+
+def obj(value: Any) -> Obj:
+    """A shallow copy of an object; anything else is an empty one."""
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _kind(value: Any) -> str:
+    names = {"NoneType": "null", "str": "a string", "list": "a list", "dict": "an object", "bool": "a boolean"}
+    return names.get(type(value).__name__, "a number")
+
+
+def storable(value: Any) -> Any:
+    """Text with lone surrogates (undecodable file names) as Arrow can hold it, written out; anything else as it is."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def take_text(rest: Obj, key: str) -> str | None:
+    """Remove and return a string; another type stays where it is and counts as absent."""
+    return rest.pop(key) if isinstance(rest.get(key), str) else None
+
+
+def take_obj(rest: Obj, key: str) -> Obj:
+    """Remove an object and return a copy of it; another type stays where it is and counts as empty."""
+    return dict(rest.pop(key)) if isinstance(rest.get(key), dict) else {}
+
+
+def take_int(rest: Obj, key: str, bits: int = 64) -> int | None:
+    """Remove and return an integer that fits; anything else stays where it is and counts as absent."""
+    value = rest.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+        return None
+    del rest[key]
+    return value
+
+
+def take_float(rest: Obj, key: str) -> float | None:
+    """Remove and return a finite number; anything else stays where it is and counts as absent."""
+    value = rest.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    del rest[key]
+    return float(value)
+
+
+def take_time(rest: Obj, key: str) -> datetime | None:
+    """Remove and return Unix seconds as UTC; anything else, and what no calendar has, stays where it is."""
+    value = rest.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**33:
+        return None
+    del rest[key]
+    return datetime.fromtimestamp(value, UTC)
+
+
+def take_content(rest: Obj, key: str = "content") -> str | None:
+    """Remove a message's content and return its text.
+
+    A string is itself. Of a list of parts the texts are joined; the parts stay in `rest`, without the text when it is
+    the only one. Null, and anything else, stays and counts as absent.
+    """
+    content = rest.get(key)
+    if isinstance(content, str):
+        return str(rest.pop(key))
+    if not isinstance(content, list):
+        return None
+    parts = [p for p in content if isinstance(p, dict) and isinstance(p.get("text"), str)]
+    if len(parts) == 1 == len(content):
+        rest[key] = [{k: v for k, v in parts[0].items() if k != "text"}]
+    return "".join(p["text"] for p in parts) if parts else None
+
+
+def take_usage(response: Obj, extra: Obj) -> Obj:
+    """Tokens, cost, call and finish reason of a chat or Responses API response, as the source states them.
+
+    `extra.cost` (the harness) wins over `usage.cost` (the provider). Counts without a column are left in `extra.usage`.
+    """
+    counts = take_obj(response, "usage")
+    read = take_obj(counts, "prompt_tokens_details") or take_obj(counts, "input_tokens_details")
+    made = take_obj(counts, "completion_tokens_details") or take_obj(counts, "output_tokens_details")
+    cost = take_float(extra, "cost")
+    cost = take_float(counts, "cost") if cost is None else cost
+    usage = {
+        "call_id": take_text(response, "id"),
+        "tokens_in": _first_int(counts, "prompt_tokens", "input_tokens"),
+        "tokens_out": _first_int(counts, "completion_tokens", "output_tokens"),
+        "cache_read": _first_int(read, "cached_tokens"),
+        "cache_write": _first_int(counts, "cache_creation_input_tokens"),
+        "reasoning": _first_int(made, "reasoning_tokens"),
+        "cost_usd": cost,
+        "price_policy": None if cost is None else "source",
+        "finish": _finish(response),
+    }
+    left = {**counts, **({"details_in": read} if read else {}), **({"details_out": made} if made else {})}
+    if left:
+        extra["usage"] = left
+    return usage
+
+
+def _first_int(counts: Obj, *keys: str) -> int | None:
+    found = [v for v in (take_int(counts, k) for k in keys) if v is not None]
+    return found[0] if found else None
+
+
+def _finish(response: Obj) -> str | None:
+    choices = response.get("choices")
+    if not isinstance(choices, list):
+        return take_text(response, "status")
+    return take_text(choices[0], "finish_reason") if choices and isinstance(choices[0], dict) else None
+
+
+def inner_message(response: Obj, reply: Obj) -> Obj:
+    """The message of the first choice without what `reply` repeats, put back into `response` so that taking empties it."""
+    choices = response.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return {}
+    inner = {k: v for k, v in obj(choices[0].get("message")).items() if k not in reply or reply[k] != v}
+    same = choices[0] if not isinstance(choices[0].get("message"), dict) else {**choices[0], "message": inner}
+    response["choices"] = [dict(same), *choices[1:]]
+    return inner
+
+
+def take_calls(left: Obj) -> list[Any]:
+    """Remove the tool calls of a chat message; arguments become JSON strings where the source has objects."""
+    return [_text_arguments(c) for c in left.pop("tool_calls")] if isinstance(left.get("tool_calls"), list) else []
+
+
+def _text_arguments(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or isinstance(function.get("arguments"), str | None):
+        return call
+    return {**call, "function": {**function, "arguments": orjson.dumps(function["arguments"]).decode()}}
+
+
+def responses_output(output: Any) -> tuple[str | None, list[Any]]:
+    """Items of the Responses API -> text and calls in chat shape; the items themselves stay where they are."""
+    items = [i for i in output if isinstance(i, dict)] if isinstance(output, list) else []
+    texts = [take_content(dict(i)) for i in items if i.get("type") == "message"]
+    calls: list[Any] = []
+    for item in items:
+        if item.get("type") == "function_call":
+            function = {"name": item.get("name"), "arguments": item.get("arguments")}
+            calls.append({"id": item.get("call_id") or item.get("id"), "type": "function", "function": function})
+    said = [t for t in texts if t is not None]
+    return ("".join(said) if said else None), [_text_arguments(c) for c in calls]

@@ -1,0 +1,179 @@
+"""Which format a file is, told from its content in a fixed order; the name of a file says nothing.
+
+A format is recognised by name whether or not there is an importer for it, so that a reject can say what it met. The order
+matters: a mini-swe-agent file has `messages` and would pass for a chat row, which drops everything else in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stepwell.errors import BadInput
+from stepwell.importers.outcome import classify
+
+Obj = dict[str, Any]
+_FENCE = re.compile(r"```(?:bash|mswea_bash_command)[^\S\n]*\n")
+_MANNER = re.compile(r"exactly ONE (?:bash )?(?:code block|action)|COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT", re.I)
+_LFS = b"version https://git-lfs"
+_LOOKED_AT = 20
+_PLAIN_CHAT = "a list of messages, but not in mini-swe-agent's manner (system prompt and one bash block a turn)"
+
+
+@dataclass(frozen=True)
+class Sniffed:
+    """What a file is: the format (`unknown` when none fits), its version where it has one, and what told it."""
+
+    format: str
+    version: str
+    why: str
+
+
+def _has(*keys: str) -> Callable[[Obj], bool]:
+    return lambda o: all(k in o for k in keys)
+
+
+def _first(key: str, inner: str) -> Callable[[Obj], bool]:
+    def test(o: Obj) -> bool:
+        items = o.get(key)
+        return isinstance(items, list) and bool(items) and isinstance(items[0], dict) and inner in items[0]
+
+    return test
+
+
+def _is_openhands(o: Obj) -> bool:
+    return "history" in o and any(k in o for k in ("test_result", "git_patch", "instruction"))
+
+
+def _is_claude(o: Obj) -> bool:
+    known = ("user", "assistant", "system", "summary", "file-history-snapshot", "queue-operation")
+    return ("sessionId" in o or "parentUuid" in o) and o.get("type") in known
+
+
+_TESTS: tuple[tuple[str, Callable[[Obj], bool], str], ...] = (
+    ("otlp-genai", _has("resourceSpans"), "`resourceSpans`"),
+    ("inspect-log", lambda o: isinstance(o.get("eval"), dict) and "version" in o and "status" in o, "`eval`, `status`"),
+    ("verifiers", _has("task", "nodes", "calls", "rewards"), "`nodes`, `calls`, `rewards`"),
+    ("verifiers", _has("task", "traces"), "`task`, `traces`"),
+    ("openhands-output", _is_openhands, "`history` with a result, patch or instruction"),
+    ("openhands-sdk-events", _has("kind", "id", "source", "timestamp"), "`kind`, `id`, `source`, `timestamp`"),
+    ("nemo-gym-rollouts", _has("responses_create_params", "response"), "`responses_create_params`, `response`"),
+    ("nebius-swe-agent", _has("trajectory", "target"), "`trajectory`, `target`"),
+    ("nebius-openhands", _has("trajectory", "resolved", "trajectory_id"), "`trajectory`, `resolved`"),
+    ("adp-std", _first("content", "class_"), "`content[0].class_`"),
+    ("sharegpt", _first("conversations", "from"), "`conversations[0].from`"),
+    ("intercode", lambda o: isinstance(o.get("turn_history"), dict), "`turn_history`"),
+    ("tau-bench", _has("traj", "reward", "task_id"), "`traj`, `reward`, `task_id`"),
+    ("agent-lightning", _has("rollout_id", "attempt_id", "event_type"), "`rollout_id`, `event_type`"),
+    ("agent-lightning", _has("rollout_id", "attempt_id", "sequence_id", "span_id"), "`rollout_id`, `span_id`"),
+    ("codex-session", lambda o: o.get("type") == "session_meta" and "payload" in o, "`type` session_meta"),
+    ("codex-session", _has("type", "timestamp", "payload"), "`type`, `timestamp`, `payload`"),
+    ("pi-session", lambda o: o.get("type") == "session" and "cwd" in o, "`type` session with `cwd`"),
+    ("claude-code-session", _is_claude, "`sessionId` or `parentUuid` with a known `type`"),
+    ("chat", lambda o: isinstance(o.get("messages"), list | str), "`messages`, and nothing more telling"),
+)
+UNREAD = tuple(dict.fromkeys(["atif", "inspect-eval", "parquet", "gzip", *(name for name, _, _ in _TESTS)]))
+"""Formats known by name for which there is no importer yet."""
+
+
+def sniff(source: str | Path | bytes) -> Sniffed:
+    """A path or bytes -> what it is. Raises BadInput when it is no document at all (empty, LFS pointer, not JSON)."""
+    return inspect(source if isinstance(source, bytes) else Path(source).read_bytes())[0]
+
+
+def inspect(data: bytes) -> tuple[Sniffed, Any]:
+    """Bytes -> what they are and the parsed document (None for binary formats). Raises BadInput like `sniff`."""
+    head = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not head and not data.strip(b"\xef\xbb\xbf \t\r\n"):
+        raise BadInput("empty", "the file has no content.")
+    if head.startswith(_LFS):
+        raise BadInput("lfs_pointer", "the file is a git-LFS pointer; run `git lfs pull` where it is from.")
+    if data[:4] == b"PK\x03\x04" and (b"header.json" in data or b"_journal/start.json" in data):
+        return Sniffed("inspect-eval", "", "zip with an Inspect header"), None
+    if data[:4] == b"PAR1":
+        return Sniffed("parquet", "", "starts with PAR1"), None
+    if data[:2] == b"\x1f\x8b":
+        return Sniffed("gzip", "", "starts with 1f 8b"), None
+    try:
+        document: Any = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        return _lines(data, error)
+    return recognise(document), document
+
+
+def _lines(data: bytes, error: orjson.JSONDecodeError) -> tuple[Sniffed, Any]:
+    head: list[Obj] = []
+    n_good, n_bad = 0, 0
+    for line in data.splitlines():
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            row = None
+        good = isinstance(row, dict)
+        n_good, n_bad = n_good + good, n_bad + (not good)
+        if good and len(head) < _LOOKED_AT:
+            head.append(row)
+    if not head or n_bad > n_good:
+        raise BadInput("not_json", f"{error.msg} at byte {error.pos}; JSON or JSON lines are read.", error.pos)
+    told = next((t for t in map(recognise, head) if t.format != "unknown"), recognise(head[0]))
+    return Sniffed(told.format, told.version, f"{told.why}; {n_good} lines, {n_bad} unparsable"), None
+
+
+def recognise(document: Any) -> Sniffed:
+    """A parsed document -> what it is; of a list or a dict of records the first record decides."""
+    if isinstance(document, list):
+        if document and all(isinstance(m, dict) and "role" in m and "content" in m for m in document):
+            why = _bare_messages(document)
+            return Sniffed("mini-swe-agent", "1", why) if why else Sniffed("unknown", "", _PLAIN_CHAT)
+        return _first_record(document)
+    if not isinstance(document, dict):
+        return Sniffed("unknown", "", "neither an object nor a list")
+    told = _object(document)
+    if told.format == "unknown" and document and all(isinstance(v, dict) for v in document.values()):
+        return _first_record(list(document.values()))
+    return told
+
+
+def _first_record(records: list[Any]) -> Sniffed:
+    record = next((r for r in records if isinstance(r, dict)), None)
+    if record is None:
+        return Sniffed("unknown", "", "a list without an object in it")
+    told = _object(record)
+    if told.format in ("mini-swe-agent", "swe-agent"):
+        return Sniffed("unknown", "", f"records that look like {told.format}, which is one object a file")
+    return told
+
+
+def _object(o: Obj) -> Sniffed:
+    schema, trajectory_format = o.get("schema_version"), o.get("trajectory_format")
+    if isinstance(schema, str) and schema.startswith("ATIF") and "steps" in o:
+        return Sniffed("atif", schema.removeprefix("ATIF-v"), "`schema_version` is ATIF")
+    if isinstance(trajectory_format, str) and trajectory_format.startswith("mini-swe-agent-"):
+        version = trajectory_format.removeprefix("mini-swe-agent-")
+        return Sniffed("mini-swe-agent", version, f"`trajectory_format` is {trajectory_format[:40]}")
+    if all(k in o for k in ("trajectory", "history", "info")):
+        info = o["info"] if isinstance(o["info"], dict) else {}
+        new = "replay_config" in o or "swe_agent_version" in info
+        return Sniffed("swe-agent", "1.x" if new else "0.x", "`trajectory`, `history` and `info`")
+    companion = classify(o)
+    if companion:
+        return Sniffed(companion, "", "a companion file: joined to trajectories, none in itself")
+    for name, test, why in _TESTS:
+        if test(o):
+            return Sniffed(name, "", why)
+    return Sniffed("unknown", "", f"no known format has the keys {', '.join(sorted(map(str, o)))[:120] or 'of {}'}")
+
+
+def _bare_messages(messages: list[Obj]) -> str:
+    """Why a bare list of messages is mini-swe-agent's (its own tests ship such files), or nothing."""
+    texts = [(m["role"], m["content"]) for m in messages if isinstance(m["content"], str)]
+    told = any(role in ("system", "user") and _MANNER.search(text) for role, text in texts[:2])
+    acts = any(role == "assistant" and _FENCE.search(text) for role, text in texts)
+    return "a bare list of messages: prompt in mini-swe-agent's manner, bash blocks in replies" if told and acts else ""

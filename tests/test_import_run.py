@@ -1,0 +1,326 @@
+"""The import run: each trajectory once, whatever its path, however often, and whoever is stopped in the middle."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import typer
+from trajectory_files import CREATED, instance_report, mini_1, swe_0, swe_1, write, write_run
+from typer.testing import CliRunner
+
+from stepwell.cli import data
+from stepwell.errors import UnknownName, UsageError
+from stepwell.importers.base import REASONS
+from stepwell.importers.run import IMPORTERS, ImportReport, import_paths
+from stepwell.lake import Lake
+from stepwell.log import EventLog
+
+ROOT = Path(__file__).parent.parent
+IMPORT = "import sys; from stepwell.lake import Lake; from stepwell.importers.run import import_paths; "
+IMPORT += "import_paths(Lake(sys.argv[1]), [sys.argv[2]], batch_events=int(sys.argv[3]))"
+
+
+def accounted(report: ImportReport) -> ImportReport:
+    assert report.files == report.imported + report.known + report.rejected + report.outcome + report.ignored
+    return report
+
+
+def outcomes(lake: Lake) -> dict[str, list[tuple[bool | None, str]]]:
+    """Task -> its outcomes in canonical order."""
+    log = EventLog(lake)
+    tasks = {r["trajectory_id"]: r["start"]["task_id"] for r in log.read(kinds=["start"]).to_pylist()}
+    rows = log.read(kinds=["outcome"]).to_pylist()
+    rows.sort(key=lambda r: r["outcome"]["rerun"])
+    found: dict[str, list[tuple[bool | None, str]]] = {t: [] for t in tasks.values()}
+    for row in rows:
+        found[tasks[row["trajectory_id"]]].append((row["outcome"]["resolved"], row["outcome"]["grader"]))
+    return found
+
+
+def whole_and_once(lake: Lake, n: int, n_steps: int = 5) -> None:
+    rows = EventLog(lake).read(columns=["event_id", "trajectory_id", "kind"]).to_pylist()
+    assert len({r["event_id"] for r in rows}) == len(rows)
+    kinds = Counter((r["trajectory_id"], r["kind"]) for r in rows)
+    assert len({r["trajectory_id"] for r in rows}) == n
+    for trajectory_id in {r["trajectory_id"] for r in rows}:
+        told = [kinds[trajectory_id, k] for k in ("task", "start", "action", "observation", "end")]
+        assert told == [1, 1, n_steps, n_steps, 1]
+
+
+def test_a_folder_is_imported_and_every_file_counted(lake: Lake, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    report = accounted(
+        import_paths(
+            lake, [write_run(tmp_path / "nightly")], progress=lambda done, total, n: seen.append((done, total))
+        )
+    )
+    assert report.counts() | {"n_bytes": 0} == {
+        "files": 13, "imported": 6, "known": 0, "rejected": 1, "outcome": 5, "ignored": 1, "trajectories": 6, "steps": 30,
+        "events": 90 + 4, "known_events": 0, "resolved": 2, "unresolved": 2, "n_bytes": 0, "rejected: not_json": 1,
+    }  # fmt: skip
+    assert seen == [(i + 1, 13) for i in range(13)]
+    whole_and_once(lake, 6)
+    found = outcomes(lake)
+    assert {t: [r for r, _ in o] for t, o in found.items()} == {
+        "acme__anvil-0": [], "acme__anvil-1": [False], "acme__anvil-2": [True], "acme__anvil-3": [],
+        "acme__anvil-4": [True], "acme__anvil-5": [False],
+    }  # fmt: skip
+    assert set(lake.read("events", columns=["corpus"]).column(0).to_pylist()) == {"nightly"}
+    sources = lake.read("sources").to_pylist()
+    assert Counter(s["format"] for s in sources) == {"mini-swe-agent-1": 6, "instance-report": 4, "predictions": 1}
+    assert sum(s["n_steps"] for s in sources) == 30
+    (reject,) = lake.read("rejects").to_pylist()
+    assert (reject["reason"], reject["raw"]) == ("not_json", b'{"messages": [')
+
+
+def test_the_second_import_knows_everything(lake: Lake, tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run")
+    import_paths(lake, [root])
+    versions = {name: lake.version(name) for name in ("events", "sources", "rejects")}
+    again = accounted(import_paths(lake, [root]))
+    assert (again.imported, again.known, again.rejected, again.events) == (0, 6, 1, 0)
+    assert {name: lake.version(name) for name in versions} == versions
+
+
+def test_the_second_import_does_a_fraction_of_the_work(lake: Lake, tmp_path: Path) -> None:
+    for i in range(60):
+        write(tmp_path / "run" / f"acme__anvil-{i}.traj.json", mini_1(f"acme__anvil-{i}", "x" * 20_000 + str(i)))
+    times = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        import_paths(lake, [tmp_path / "run"])
+        times.append(time.perf_counter() - begun)
+    assert times[1] < times[0] / 2
+
+
+def test_the_same_content_under_another_name_adds_nothing(lake: Lake, tmp_path: Path) -> None:
+    first = write(tmp_path / "a" / "one.traj", swe_0())
+    import_paths(lake, [first])
+    version = lake.version("events")
+    moved = write(tmp_path / "b" / "two.traj", first.read_bytes())
+    report = accounted(import_paths(lake, [moved], corpus="other"))
+    assert (report.known, report.events, lake.version("events")) == (1, 0, version)
+    assert sorted(Path(p).name for p in lake.read("sources").column("path").to_pylist()) == ["one.traj", "two.traj"]
+    laid_out = write(tmp_path / "c" / "three.traj", first.read_bytes().replace(b"\n", b"\n "))
+    report = accounted(import_paths(lake, [laid_out], corpus="third"))
+    assert (report.imported, report.events, lake.version("events")) == (1, 0, version)
+
+
+def test_copies_in_one_run_are_one_trajectory(lake: Lake, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "run" / name / "x.traj.json", mini_1(None))
+    report = accounted(import_paths(lake, [tmp_path / "run"]))
+    assert (report.imported, report.known) == (1, 1)
+    assert len(lake.read("sources")) == 2
+
+
+def test_a_report_that_comes_later_adds_the_outcome_only(lake: Lake, tmp_path: Path) -> None:
+    name = "acme__anvil-7"
+    write(tmp_path / "run" / "trajs" / f"{name}.traj.json", mini_1(name))
+    import_paths(lake, [tmp_path / "run"])
+    write(tmp_path / "run" / "logs" / name / "report.json", {name: instance_report(True)})
+    report = accounted(import_paths(lake, [tmp_path / "run"], corpus="elsewhere"))
+    assert (report.imported, report.events, report.resolved) == (1, 1, 1)
+    assert outcomes(lake)[name] == [(True, "swe-bench-harness report")]
+    assert set(lake.read("events", columns=["corpus"]).column(0).to_pylist()) == {"run"}
+    (row,) = EventLog(lake).read(kinds=["outcome"]).to_pylist()
+    assert [(t["name"], t["group"], t["passed"]) for t in row["outcome"]["tests"]] == [
+        ("t::a", "FAIL_TO_PASS", True), ("t::b", "PASS_TO_PASS", True),
+    ]  # fmt: skip
+    assert accounted(import_paths(lake, [tmp_path / "run"])).known == 1
+
+
+A = "acme__anvil-1"
+AGGREGATES: list[tuple[str, Any, list[bool | None]]] = [
+    ("results/results.json", {"resolved": [A], "no_logs": []}, [True]),
+    ("results.json", {"resolved": ["other__x-1"]}, []),
+    ("trajs/sb-cli-reports/r.json", {"resolved_ids": [], "unresolved_ids": [A]}, [False]),
+    ("run_evaluation/report.json", {"resolved": 1, "ids_resolved": [A], "ids_unresolved": []}, [True]),
+    ("model.run.json", {"resolved_ids": [], "unresolved_ids": [], "error_ids": [A]}, [None]),
+    ("somewhere/else.json", {"resolved_ids": [A]}, []),
+    ("run_evaluation/run1/model/acme__anvil-1/report.json", instance_report(False), [False]),
+    ("trajs/acme__anvil-1/report.json", instance_report(True), [True]),
+    ("other/acme__anvil-1/report.json", instance_report(True), []),
+]
+
+
+@pytest.mark.parametrize(("path", "document", "expected"), AGGREGATES)
+def test_reports_are_found_by_the_rule(
+    path: str, document: Any, expected: list[bool | None], lake: Lake, tmp_path: Path
+) -> None:
+    write(tmp_path / "run" / "trajs" / f"{A}.traj.json", mini_1(A))
+    write(tmp_path / "run" / path, document)
+    report = accounted(import_paths(lake, [tmp_path / "run"]))
+    assert [r for r, _ in outcomes(lake)[A]] == expected
+    assert report.outcome == 1
+    assert import_paths(lake, [tmp_path / "run"]).known == 1
+
+
+def test_exit_status_is_never_success(lake: Lake, tmp_path: Path) -> None:
+    import_paths(lake, [write(tmp_path / "run" / f"{A}.traj.json", mini_1(A))])
+    assert outcomes(lake)[A] == []
+
+
+def test_reports_that_disagree_all_stay_and_the_own_report_is_last(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "run" / "trajs" / f"{A}.traj.json", mini_1(A))
+    write(tmp_path / "run" / "results.json", {"resolved_ids": [A]})
+    write(tmp_path / "run" / "logs" / A / "report.json", instance_report(False))
+    import_paths(lake, [tmp_path / "run"])
+    assert outcomes(lake)[A] == [(True, "aggregated results"), (False, "swe-bench-harness report")]
+
+
+def test_two_reports_of_a_kind_that_disagree_leave_it_undecided(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "run" / "trajs" / f"{A}.traj.json", mini_1(A))
+    for run, resolved in (("one", True), ("two", False)):
+        write(tmp_path / "run" / "run_evaluation" / run / "m" / A / "report.json", instance_report(resolved))
+    import_paths(lake, [tmp_path / "run"])
+    assert [r for r, _ in outcomes(lake)[A]] == [True, False, None]
+
+
+def test_a_report_of_another_run_says_nothing(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "all" / "one" / "trajs" / f"{A}.traj.json", mini_1(A, "one"))
+    write(tmp_path / "all" / "two" / "trajs" / f"{A}.traj.json", mini_1(A, "two"))
+    write(tmp_path / "all" / "one" / "logs" / A / "report.json", instance_report(True))
+    write(tmp_path / "all" / "results.json", {"resolved_ids": [A]})
+    report = import_paths(lake, [tmp_path / "all"])
+    assert (report.trajectories, report.resolved) == (2, 1)
+
+
+def test_broken_files_are_kept_with_their_reason(lake: Lake, tmp_path: Path) -> None:
+    files: dict[str, Any] = {
+        "a.json": b"", "b.traj": b"version https://git-lfs.github.com/spec/v1\n", "c.json": [], "d.json": {"items": [None]},
+        "e.json": {"messages": []}, "f.traj.json": b'\xff{"a"',
+        "g.traj.json": {**mini_1(), "trajectory_format": "mini-swe-agent-9"},
+        "h.traj.json": {**mini_1(), "messages": "no"}, "i.parquet": b"PAR1", "j.traj": {"history": []},
+        "k.json": b'{"a": NaN}', "l.json": b"[" * 5000, "m.jsonl": b'{"a": 1}\n{"b"\n',
+    }  # fmt: skip
+    for name, document in files.items():
+        write(tmp_path / "bad" / name, document)
+    (tmp_path / "bad" / "n.json").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "bad" / "o.json")
+    write(tmp_path / "bad" / "notes.md", b"# notes")
+    write(tmp_path / "bad" / ".git" / "x.json", b"{}")
+    report = accounted(import_paths(lake, [tmp_path / "bad"]))
+    assert (report.files, report.rejected, report.ignored) == (16, 15, 1)
+    rejects = {Path(r["path"]).name: r for r in lake.read("rejects").to_pylist()}
+    assert {n: r["reason"] for n, r in rejects.items()} == {
+        "a.json": "empty", "b.traj": "lfs_pointer", "c.json": "unknown_format", "d.json": "unknown_format",
+        "e.json": "unsupported_format", "f.traj.json": "not_json", "g.traj.json": "unsupported_version",
+        "h.traj.json": "malformed", "i.parquet": "unsupported_format", "j.traj": "unknown_format", "k.json": "not_json",
+        "l.json": "not_json", "m.jsonl": "unknown_format", "n.json": "unreadable", "o.json": "unreadable",
+    }  # fmt: skip
+    assert all(r["raw"] == (tmp_path / "bad" / n).read_bytes() for n, r in rejects.items() if n[0] not in "no")
+    assert rejects["e.json"]["format"] == "chat"
+    assert "chat" in rejects["e.json"]["detail"]
+    assert set(REASONS) >= {r["reason"] for r in rejects.values()}
+
+
+def test_a_file_named_is_never_ignored(lake: Lake, tmp_path: Path) -> None:
+    report = accounted(import_paths(lake, [write(tmp_path / "notes.md", b"# notes")]))
+    assert report.reasons == {"not_json": 1}
+
+
+def test_wrong_requests_raise(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no file or folder"):
+        import_paths(lake, [tmp_path / "nothing"])
+    with pytest.raises(UnknownName, match="mini-swe-agent"):
+        import_paths(lake, [tmp_path], format="word")
+
+
+def test_a_format_asked_for_takes_no_other(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "run" / "a.traj.json", mini_1())
+    write(tmp_path / "run" / "b.traj", swe_1())
+    write(tmp_path / "run" / "c.traj.json", [{"role": "assistant", "content": "```bash\nls\n```"}])
+    report = accounted(import_paths(lake, [tmp_path / "run"], format="mini-swe-agent"))
+    assert (report.imported, report.reasons) == (2, {"other_format": 1})
+
+
+def test_a_value_no_column_holds_rejects_its_file_alone(lake: Lake, tmp_path: Path) -> None:
+    document = mini_1()
+    document["messages"][2]["extra"]["response"]["usage"]["prompt_tokens"] = 2**63
+    document["messages"][2]["extra"]["response"]["created"] = 10**18
+    write(tmp_path / "run" / "a.traj.json", document)
+    report = accounted(import_paths(lake, [tmp_path / "run"]))
+    assert report.imported == 1
+    (first, *_) = EventLog(lake).read(kinds=["action"]).to_pylist()
+    assert first["usage"]["tokens_in"] is None
+    assert first["occurred_at"] is None
+    assert str(2**63) in first["extra"]
+    assert str(10**18) in first["extra"]
+    assert first["usage"]["call_id"] == f"gen-{CREATED}"
+
+
+def test_undecodable_names_survive(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "run" / "x", b"")
+    for content, name in ((b"{", b"\xff.json"), (write(tmp_path / "t", swe_0()).read_bytes(), b"\xfe.traj")):
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path / "run"), name))).write_bytes(content)
+    report = accounted(import_paths(lake, [tmp_path / "run"]))
+    assert (report.imported, report.rejected) == (1, 1)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    app = typer.Typer()
+    data.register(app)
+    root, lake = write_run(tmp_path / "nightly"), str(tmp_path / "lake")
+    told = CliRunner().invoke(app, ["import", str(root), "--lake", lake, "--json"])
+    assert told.exit_code == 0, told.output
+    assert (orjson.loads(told.stdout)["trajectories"], orjson.loads(told.stdout)["rejected"]) == (6, 1)
+    assert len(Lake(lake).read("trajectories")) == 6, "the folds are brought up to date"
+    told = CliRunner().invoke(app, ["import", str(root), "--lake", lake])
+    assert "not_json" in told.stdout
+    told = CliRunner().invoke(app, ["sniff", str(root / "trajs" / "acme__anvil-0.traj.json"), "--json"])
+    assert orjson.loads(told.stdout)["format"] == "mini-swe-agent"
+    told = CliRunner().invoke(app, ["sniff", str(root / "trajs" / "broken.traj.json"), "--json"])
+    assert orjson.loads(told.stdout)["format"] == "not_json"
+    assert "step cost" in CliRunner().invoke(app, ["formats"]).stdout
+    assert set(orjson.loads(CliRunner().invoke(app, ["formats", "--json"]).stdout)["formats"]) == set(IMPORTERS)
+
+
+def test_small_batches_are_whole_trajectories(lake: Lake, tmp_path: Path) -> None:
+    import_paths(lake, [write_run(tmp_path / "run", 9)], batch_events=1)
+    whole_and_once(lake, 9)
+    batches = lake.read("events", columns=["trajectory_id", "recorded_at"]).to_pylist()
+    assert len({(r["trajectory_id"], r["recorded_at"]) for r in batches}) == 9
+
+
+def test_two_processes_import_the_same_folder(lake: Lake, tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run", 24)
+    command = [sys.executable, "-W", "error", "-c", IMPORT, lake.uri, str(root), "60"]
+    both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    whole_and_once(lake, 24)
+    assert len(lake.read("sources", columns=["path"])) == 24 + 16 + 1
+    assert len(lake.read("rejects", columns=["path"])) == 1
+
+
+def test_a_killed_import_is_finished_by_the_next(lake: Lake, tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run", 40)
+    pick = random.Random(7)
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", IMPORT, lake.uri, str(root), "30"], cwd=ROOT)
+        before = lake.version("events") or 0
+        deadline = time.monotonic() + 60
+        while process.poll() is None and (lake.version("events") or 0) < before + 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(pick.random() / 20)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if lake.version("events") is not None:
+            n = len(set(lake.read("events", columns=["trajectory_id"]).column(0).to_pylist()))
+            whole_and_once(lake, n)
+    accounted(import_paths(lake, [root]))
+    whole_and_once(lake, 40)
+    assert import_paths(lake, [root]).known == 40
+    assert len([r for r in outcomes(lake).values() if len(r) == 1]) == 26
