@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import dagster as dg
-from stepwell.importers.run import import_paths
 
 from assets.plots import bars
 from assets.resources import Experiments, Settings
 from stepwell.critics.run import judge_new
 from stepwell.fold import Folded, refresh_table
+from stepwell.importers.run import import_paths
 from stepwell.log import EventLog
 from stepwell.recipe import Collect, World
 from stepwell.rollout.collect import collect
@@ -22,9 +22,7 @@ def sources(context: dg.AssetExecutionContext, settings: Settings) -> dg.Materia
     report = import_paths(settings.lake(), settings.paths(), progress=None) if settings.paths() else None
     version = settings.lake().version("sources")
     counts = report.counts() if report else {"files": 0}
-    return dg.MaterializeResult(
-        metadata=dict(counts), data_version=dg.DataVersion(f"sources@{version}")
-    )
+    return dg.MaterializeResult(metadata=dict(counts), data_version=dg.DataVersion(f"sources@{version}"))
 
 
 def rollouts_asset(name: str, collecting: Collect, world: World) -> dg.AssetsDefinition:

@@ -14,32 +14,16 @@ import pyarrow.compute as pc
 from schemas.events import EVENTS
 from schemas.kinds import KINDS
 
-Upcaster = Callable[[pa.StructArray], dict[str, pa.Array]]
+Upcaster = Callable[[dict[str, pa.Array]], dict[str, pa.Array]]
+"""Fields of one version -> the fields that differ in the next."""
 
 
-def _observation_1(old: pa.StructArray) -> dict[str, pa.Array]:
+def _observation_1(old: dict[str, pa.Array]) -> dict[str, pa.Array]:
     """Version 1 kept one `text`, with notices already concatenated; version 2 keeps raw and rendered apart."""
-    text = pc.struct_field(old, "text")
-    return {"raw": text, "rendered": text}
+    return {"raw": old["text"], "rendered": old["text"]}
 
 
 UPCASTERS: dict[tuple[str, int], Upcaster] = {("observation", 1): _observation_1}
-
-
-def _conform(array: pa.StructArray, target: pa.DataType, overrides: dict[str, pa.Array]) -> pa.StructArray:
-    stored = {array.type.field(i).name for i in range(array.type.num_fields)}
-    children = []
-    for i in range(target.num_fields):
-        child = target.field(i)
-        if child.name in overrides:
-            value = overrides[child.name]
-        elif child.name in stored:
-            value = pc.struct_field(array, child.name)
-        else:
-            value = pa.nulls(len(array), child.type)
-        children.append(value.cast(child.type))
-    fields = [target.field(i) for i in range(target.num_fields)]
-    return pa.StructArray.from_arrays(children, fields=fields, mask=pc.is_null(array))
 
 
 def upcast(stored: pa.Table) -> pa.Table:
@@ -66,15 +50,18 @@ def upcast(stored: pa.Table) -> pa.Table:
 
 
 def _upcast_struct(name: str, target: pa.DataType, value: pa.Array, versions: pa.Array | None) -> pa.Array:
-    overrides: dict[str, pa.Array] = {}
+    if value.type.equals(target):
+        return value
+    present = [value.type.field(i).name for i in range(value.type.num_fields)]
+    fields = {child: pc.struct_field(value, child) for child in present}
     for version in range(1, KINDS[name].version if name in KINDS else 1):
         if versions is None:
             raise ValueError(f"column {name!r} has payloads of several versions: read `schema_version` with it")
-        old = pc.and_(pc.equal(versions, version), pc.is_valid(value))
-        if not pc.any(old).as_py():
-            continue
-        for child, upgraded in UPCASTERS[(name, version)](value).items():
-            stored = {value.type.field(i).name for i in range(value.type.num_fields)}
-            current = pc.struct_field(value, child) if child in stored else pa.nulls(len(value), upgraded.type)
-            overrides[child] = pc.if_else(old, upgraded, overrides.get(child, current))
-    return _conform(value, target, overrides)
+        old = pc.and_(pc.less_equal(versions, version), pc.is_valid(value))
+        if pc.any(old).as_py():
+            for child, upgraded in UPCASTERS[(name, version)](fields).items():
+                current = fields.get(child, pa.nulls(len(value), upgraded.type))
+                fields[child] = pc.if_else(old, upgraded, current)
+    wanted = [target.field(i) for i in range(target.num_fields)]
+    children = [fields[f.name].cast(f.type) if f.name in fields else pa.nulls(len(value), f.type) for f in wanted]
+    return pa.StructArray.from_arrays(children, fields=wanted, mask=pc.is_null(value))

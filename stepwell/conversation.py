@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from stepwell.log import live
+
 READS = (
-    "event_id", "trajectory_id", "corpus", "step", "kind", "actor", "policy", "instruction", "action", "observation", "mask",
+    "event_id", "trajectory_id", "corpus", "step", "kind", "actor", "policy", "extra", "instruction", "action", "observation",
+    "mask", "retraction",
 )  # fmt: skip
 
 
@@ -29,12 +33,13 @@ class Conversation:
 def conversations(events: pa.Table) -> Iterator[Conversation]:
     """Events of whole trajectories in canonical order -> one conversation each, up to the last reply.
 
-    What follows the last reply was never part of a prompt and is left out. Raises KeyError when a column of READS is missing.
+    What follows the last reply was never part of a prompt and is left out, as are retracted events and replies the source
+    says the model was never shown again. Replies of a demonstration carry `is_demo` and have no step.
     """
     current: Conversation | None = None
     instructions: list[tuple[int, dict[str, Any]]] = []
     observations: list[tuple[int, dict[str, Any]]] = []
-    for row in events.select([c for c in READS if c in events.column_names]).to_pylist():
+    for row in live(events).select([c for c in READS if c in events.column_names]).to_pylist():
         if current is None or row["trajectory_id"] != current.trajectory_id:
             if current is not None:
                 yield current
@@ -43,12 +48,19 @@ def conversations(events: pa.Table) -> Iterator[Conversation]:
         kind, payload = row["kind"], row.get(row["kind"])
         if kind == "instruction":
             message = {"role": payload["role"] or "user", "content": payload["content"] or ""}
+            if payload["is_demo"]:
+                message["is_demo"] = True
             instructions.append((payload["position"] or 0, message))
         elif kind == "action":
             current.messages += [m for _, m in sorted(instructions, key=lambda x: x[0])]
             current.messages += [m for _, m in sorted(observations, key=lambda x: x[0])]
             instructions, observations = [], []
-            current.messages.append({"role": "assistant", "content": payload["text"] or ""})
+            if row.get("extra") and json.loads(row["extra"]).get("not_in_prompt"):
+                continue
+            said: dict[str, Any] = {"role": "assistant", "content": payload["text"] or ""}
+            if payload["tool_calls"]:
+                said["tool_calls"] = json.loads(payload["tool_calls"])
+            current.messages.append(said)
             current.steps.append(row["step"])
             current.event_ids.append(row["event_id"])
         elif kind == "observation":

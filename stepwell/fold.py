@@ -16,10 +16,13 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from schemas.steps import STEPS
 from schemas.trajectories import TRAJECTORIES
 from stepwell.lake import Lake, require_schema
-from stepwell.log import EventLog
+from stepwell.log import EventLog, live
 
 APP = "fold"
-_ENVELOPE = ["event_id", "corpus", "trajectory_id", "step", "kind", "actor", "policy", "occurred_at", "usage"]
+_ENVELOPE = [
+    "event_id", "corpus", "trajectory_id", "step", "kind", "actor", "policy", "occurred_at", "recorded_at",
+    "usage", "retraction",
+]  # fmt: skip
 _READS = {
     "trajectories": [*_ENVELOPE, "task", "start", "action", "observation", "end", "outcome"],
     "steps": [*_ENVELOPE, "turn", "action", "observation"],
@@ -69,14 +72,25 @@ def _refresh(lake: Lake, name: str, fold: Callable[[pa.Table], pa.Table]) -> Fol
         if since is None:
             lake.append(handle, name, folded, properties)
         else:
-            _upsert(handle, list(lake.spec(name).key), folded, properties)
+            _upsert(handle, list(lake.spec(name).key), folded, changed, properties)
         return Folded(name, len(changed), until)
 
 
-def _upsert(handle: DeltaTable, key: list[str], rows: pa.Table, properties: CommitProperties) -> None:
+def _upsert(
+    handle: DeltaTable, key: list[str], rows: pa.Table, changed: list[str], properties: CommitProperties
+) -> None:
+    """Replace the rows of the changed trajectories; what was taken down or retracted there goes."""
     predicate = " AND ".join(f"t.{k} = s.{k}" for k in key)
+    left = set(rows.column("trajectory_id").to_pylist())
+    down = [t for t in changed if t not in left]
+    if down:
+        handle.delete(f"trajectory_id IN ({', '.join(_quoted(t) for t in down)})")
     merge = handle.merge(rows, predicate, source_alias="s", target_alias="t", commit_properties=properties)
     merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def fold_trajectories(events: pa.Table) -> pa.Table:
@@ -94,7 +108,7 @@ def fold_trajectories(events: pa.Table) -> pa.Table:
     graded = frame.filter(pl.col("kind") == "outcome").filter(
         pl.col("outcome").struct.field("subject").fill_null("trajectory") == "trajectory"
     )
-    graded = graded.sort(pl.col("outcome").struct.field("rerun").fill_null(0), maintain_order=True)
+    graded = graded.sort(pl.col("outcome").struct.field("rerun").fill_null(0), "recorded_at", maintain_order=True)
     outcome = _last(graded, "outcome").select("trajectory_id", "resolved", "grader")
     actions = frame.filter(pl.col("kind") == "action").with_columns(
         pl.col("action").struct.field("parse_error"), pl.col("usage").struct.unnest()
@@ -187,7 +201,7 @@ def fold_steps(events: pa.Table) -> pa.Table:
 
 
 def _frame(events: pa.Table) -> pl.DataFrame:
-    return pl.DataFrame(events)
+    return pl.DataFrame(live(events))
 
 
 def _last(frame: pl.DataFrame, kind: str) -> pl.DataFrame:

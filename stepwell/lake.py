@@ -133,11 +133,11 @@ class Lake:
                 handle = self.create(name)
                 known = handle.to_pyarrow_dataset().to_table(columns=key)
                 seen = set(zip(*(known.column(k).to_pylist() for k in key), strict=True)) if len(known) else set()
-                keep = [
-                    i
-                    for i, v in enumerate(zip(*(rows.column(k).to_pylist() for k in key), strict=True))
-                    if v not in seen
-                ]
+                keep = []
+                for i, value in enumerate(zip(*(rows.column(k).to_pylist() for k in key), strict=True)):
+                    if value not in seen:
+                        seen.add(value)
+                        keep.append(i)
                 if not keep:
                     return 0
                 if self.commit_once(handle, name, rows.take(keep)):

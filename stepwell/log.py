@@ -7,9 +7,11 @@ about to write: the same fact offered twice, by one process or by many, is store
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +31,7 @@ _ORDER = [
     ("order_rank", "ascending"),
     ("event_id", "ascending"),
 ]
+_THROUGH = re.compile(r":through-(\d+)$")
 _BEFORE, _AFTER = -1, 2**31 - 1
 _AT_THE_END = ("end", "outcome", "reward", "retraction")
 
@@ -74,8 +77,7 @@ class EventLog:
     @staticmethod
     def _known(handle: DeltaTable, events: Sequence[Event]) -> set[str]:
         streams = pa.array(sorted({e.trajectory_id for e in events}))
-        corpora = pa.array(sorted({e.corpus for e in events}))
-        where = pc.field("corpus").isin(corpora) & pc.field("trajectory_id").isin(streams)
+        where = pc.field("trajectory_id").isin(streams)
         return set(handle.to_pyarrow_dataset().to_table(columns=["event_id"], filter=where).column(0).to_pylist())
 
     def read(
@@ -96,35 +98,52 @@ class EventLog:
         handle = self.lake.table("events", version)
         if handle is None:
             return EVENTS.schema.empty_table().select(list(columns)) if columns else EVENTS.schema.empty_table()
-        wanted = list(columns) if columns else None
-        if wanted is not None:
-            wanted += [c for c in ("trajectory_id", "step", "kind", "event_id", "schema_version") if c not in wanted]
-        stored = handle.to_pyarrow_dataset().to_table(columns=wanted, filter=where)
-        rows = in_order(upcast(stored))
-        return rows.select(list(columns)) if columns else rows
+        wanted = list(columns) if columns else EVENTS.schema.names
+        needed = [
+            *wanted,
+            *(c for c in ("trajectory_id", "step", "kind", "event_id", "schema_version") if c not in wanted),
+        ]
+        data = handle.to_pyarrow_dataset()
+        present = [c for c in needed if c in data.schema.names]
+        rows = upcast(data.to_table(columns=present, filter=where))
+        for name in [c for c in needed if c not in present]:
+            rows = rows.append_column(EVENTS.schema.field(name), pa.nulls(len(rows), EVENTS.schema.field(name).type))
+        return in_order(rows).select(wanted)
 
     def replay(self, trajectory_id: str, version: int | None = None) -> pa.Table:
         """One trajectory's events in canonical order."""
         return self.read(version, trajectory_ids=[trajectory_id])
 
-    def changed(self, since: int | None, until: int | None = None) -> list[str]:
-        """Trajectories with events committed after version `since` up to version `until`, sorted."""
-        handle = self.lake.table("events", until)
+    def changed(self, since: int | None, until: int | None = None, kinds: Sequence[str] | None = None) -> list[str]:
+        """Trajectories that gained events (of these kinds) after version `since` up to version `until`, sorted.
+
+        Data files are compared, not the change feed, which cannot read partitions whose value needs escaping (a corpus
+        such as `rollouts/one`). After a compaction it may name more trajectories than changed, never fewer.
+        """
+        old = set() if since is None else {f.path for f in self._files(since)}
+        where = None if kinds is None else pc.field("kind").isin(list(kinds))
+        found: set[str] = set()
+        for file in self._files(until):
+            if file.path not in old:
+                for batch in file.to_batches(columns=["trajectory_id"], filter=where):
+                    found.update(pc.unique(batch.column(0)).to_pylist())
+        return sorted(found)
+
+    def _files(self, version: int | None) -> Iterator[Any]:
+        handle = self.lake.table("events", version)
+        if handle is not None:
+            yield from handle.to_pyarrow_dataset().get_fragments()
+
+    def through(self, policy: str) -> int | None:
+        """Version of `events` a derivation has gone through: the last batch of its run is named `...:through-VERSION`."""
+        handle = self.lake.table("events")
         if handle is None:
-            return []
-        if since is None:
-            table = handle.to_pyarrow_dataset().to_table(columns=["trajectory_id"])
-        else:
-            if since >= handle.version():
-                return []
-            reader = handle.load_cdf(
-                starting_version=since + 1,
-                ending_version=handle.version(),
-                columns=["trajectory_id"],
-                allow_out_of_range=True,
-            )
-            table = pa.table(reader)
-        return sorted(set(table.column("trajectory_id").to_pylist()))
+            return None
+        names: set[str] = set()
+        where = pc.field("policy") == policy
+        for batch in handle.to_pyarrow_dataset().to_batches(columns=["batch_id"], filter=where):
+            names.update(pc.unique(batch.column(0)).to_pylist())
+        return max((int(m[1]) for name in names if (m := _THROUGH.search(name))), default=None)
 
     def batches(
         self,
@@ -152,3 +171,20 @@ def in_order(rows: pa.Table) -> pa.Table:
     keyed = rows.append_column("order_step", step).append_column("order_rank", rank)
     order = pc.sort_indices(keyed, sort_keys=_ORDER)
     return rows.take(order)
+
+
+def live(rows: pa.Table) -> pa.Table:
+    """Events that still hold: without those a retraction names, and without trajectories taken down as a whole.
+
+    Needs the columns event_id, trajectory_id and retraction; keeps the order.
+    """
+    retractions = (
+        rows.filter(pc.is_valid(rows.column("retraction"))).select(["trajectory_id", "retraction"]).to_pylist()
+    )
+    retracted = [(r["trajectory_id"], r["retraction"]["target_event"]) for r in retractions]
+    if not retracted:
+        return rows
+    events = pa.array([e for _, e in retracted if e is not None], pa.string())
+    down = pa.array([t for t, e in retracted if e is None], pa.string())
+    gone = pc.or_(pc.is_in(rows.column("event_id"), events), pc.is_in(rows.column("trajectory_id"), down))
+    return rows.filter(pc.invert(gone))

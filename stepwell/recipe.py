@@ -75,11 +75,12 @@ class Policy(_Part):
 class World(_Part):
     """The embedded repair environment: difficulty of its tasks and the most turns of an episode."""
 
-    functions: int = 4
+    functions: int = 3
     bugs_min: int = 1
     bugs_max: int = 2
     p_visible: float = 0.8
     report: Literal["name", "line", "source"] = "source"
+    drawn: bool = True
     max_turns: int = 14
 
 

@@ -87,12 +87,12 @@ class Renderer:
         return list(self.tokenizer.encode(self.text(messages, prompt=True), add_special_tokens=False).ids)
 
     def encode(self, messages: Sequence[Message], weights: Sequence[float]) -> Rendered:
-        """Tokens and labels of a conversation; `weights` has one entry per assistant message, 0 or 1.
+        """Tokens and labels of a conversation; `weights` has one entry per assistant message that is no demo, 0 or 1.
 
         In the loss: the replies of weight 1 with the special token that closes them, and nothing else. Raises RenderError
         when template and tokens cannot be shown to agree with the replies.
         """
-        places = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+        places = [i for i, m in enumerate(messages) if m["role"] == "assistant" and not m.get("is_demo")]
         if len(places) != len(weights):
             raise RenderError(
                 f"{len(places)} assistant messages but {len(weights)} weights; give one weight per reply."

@@ -164,7 +164,6 @@ def test_changed_names_the_trajectories_of_later_commits(lake: Lake) -> None:
     assert log.changed(third) == []
 
 
-@pytest.mark.xfail(strict=True, reason="EventLog.changed reads the change feed, which fails on escaped partitions")
 @pytest.mark.parametrize("corpus", ["rollouts/one", "a b", "a%20b", "é"])
 def test_changed_works_for_every_name_of_a_corpus(lake: Lake, corpus: str) -> None:
     log = EventLog(lake)

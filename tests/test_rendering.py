@@ -104,12 +104,12 @@ def test_any_text_any_weights(embedded: Path, turns: list[tuple[str, str, bool]]
 def test_a_template_that_rewrites_replies_is_refused(embedded: Path) -> None:
     renderer = Renderer.load(embedded)
     rewriting = renderer.template.replace("message['content']", "(message['content'] | upper)")
-    with pytest.raises(RenderError, match="does not write reply|differently here"):
+    with pytest.raises(RenderError, match=r"does not write reply|differently here"):
         Renderer(renderer.tokenizer, rewriting, renderer.special, "rewriting").encode(CHAT, [1, 1])
 
 
 def test_errors_name_the_next_act(tmp_path: Path, embedded: Path) -> None:
-    with pytest.raises(UsageError, match="no tokenizer.json; name a model directory"):
+    with pytest.raises(UsageError, match=r"no tokenizer\.json; name a model directory"):
         Renderer.load(tmp_path)
     with pytest.raises(RenderError, match="2 assistant messages but 1 weights"):
         Renderer.load(embedded).encode(CHAT, [1])

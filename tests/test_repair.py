@@ -32,6 +32,9 @@ def sandbox() -> Sandbox:
         pytest.skip(str(error))
 
 
+DRAWN = Difficulty(3, 1, 2, 0.8, "source", drawn=True)
+
+
 def run_cases(source: str, cases: tuple[Case, ...]) -> list[bool]:
     """Run our own text of a module on cases."""
     return [evaluate(source.split("\n"), c.function, [eval(f"({c.args},)")])[0] == c.want for c in cases]
@@ -76,7 +79,7 @@ def test_tasks_are_deterministic_and_distinct() -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 2**40), st.sampled_from([EASY, HARD, Difficulty(4, 1, 3, 0.0, "line")]))
+@given(st.integers(0, 2**40), st.sampled_from([EASY, HARD, Difficulty(4, 1, 3, 0.0, "line"), DRAWN]))
 def test_tasks_are_sound(seed: int, difficulty: Difficulty) -> None:
     task = make_task(seed, (*TRAIN_FAMILIES, *EVAL_FAMILIES), difficulty)
     assert all(run_cases(task.solution, (*task.visible, *task.hidden)))

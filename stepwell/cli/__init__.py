@@ -19,15 +19,12 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Entry point of the `stepwell` program."""
-    from stepwell.cli import data, looking, loop
+    from stepwell.cli import critics, data, looking, loop
 
-    for group in (data, looking, loop):
+    for group in (data, critics, loop, looking):
         group.register(app)
     try:
         app()
-    except UsageError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False, markup=True)
-        sys.exit(2)
     except StepwellError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False, markup=True)
-        sys.exit(1)
+        console.print(f"{type(error).__name__}: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -7,10 +7,8 @@ verdicts written here do not. The last batch of a run names in its `batch_id` th
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +24,6 @@ CRITICS: dict[str, Callable[[pa.Table], list[Event]]] = {rules.POLICY: rules.jud
 """Critics that run in this process, by policy; one that needs a model writes verdict events from a job instead."""
 
 KINDS = ("action", "observation", "retraction")
-_THROUGH = re.compile(r":through-(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def judge_new(lake: Lake, critic: str = rules.POLICY, size: int = 500) -> Report
     until = log.version
     if until is None:
         return Report(critic, 0, 0, 0, None)
-    ids = changed(lake, through(lake, critic), until)
+    ids = log.changed(log.through(critic), until, KINDS)
     columns = [*COLUMNS, "policy", "verdict"]
     streams = n_verdicts = n_superseded = 0
     held: list[Event] = []
@@ -99,36 +96,3 @@ def _new(rows: pa.Table, critic: str) -> tuple[list[Event], list[Event]]:
         )
     before = {v["event_id"] for v in known}
     return [e for e in judged if e.event_id not in before], retractions
-
-
-def through(lake: Lake, critic: str) -> int | None:
-    """Version of `events` this critic has judged through; None before its first complete run."""
-    handle = lake.table("events")
-    if handle is None:
-        return None
-    where = pc.field("kind").isin(["verdict", "retraction"]) & (pc.field("policy") == critic)
-    names: set[str] = set()
-    for batch in handle.to_pyarrow_dataset().to_batches(columns=["batch_id"], filter=where):
-        names.update(pc.unique(batch.column(0)).to_pylist())
-    return max((int(m[1]) for name in names if (m := _THROUGH.search(name))), default=None)
-
-
-def changed(lake: Lake, since: int | None, until: int) -> list[str]:
-    """Trajectories with events of KINDS in files that `events` gained after version `since` up to `until`, sorted.
-
-    The files are compared and not the change feed of delta-rs, which cannot read partitions whose value needs escaping
-    (a corpus such as `rollouts/one`). After a compaction it may name more trajectories than changed, never fewer.
-    """
-    old = set() if since is None else {f.path for f in _files(lake, since)}
-    found: set[str] = set()
-    for file in _files(lake, until):
-        if file.path not in old:
-            for batch in file.to_batches(columns=["trajectory_id"], filter=pc.field("kind").isin(list(KINDS))):
-                found.update(pc.unique(batch.column(0)).to_pylist())
-    return sorted(found)
-
-
-def _files(lake: Lake, version: int) -> Iterator[Any]:
-    handle = lake.table("events", version)
-    if handle is not None:
-        yield from handle.to_pyarrow_dataset().get_fragments()

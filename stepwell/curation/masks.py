@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.kinds import LABELS
-from stepwell.curation.touched import changed, through
 from stepwell.errors import UnknownName, UsageError
 from stepwell.event import Event
 from stepwell.ids import digest
@@ -24,9 +23,14 @@ from stepwell.lake import Lake
 from stepwell.log import EventLog, in_order
 from stepwell.recipe import Mask
 
-COLUMNS = ("event_id", "corpus", "trajectory_id", "step", "kind", "policy", "verdict", "outcome", "mask", "retraction")
+COLUMNS = (
+    "event_id", "corpus", "trajectory_id", "step", "kind", "policy", "recorded_at", "verdict", "outcome", "mask",
+    "retraction",
+)  # fmt: skip
 """Columns of `events` that `decide` reads."""
 
+KINDS = ("action", "verdict", "outcome", "retraction")
+"""Kinds of events that make a trajectory worth deciding again."""
 RESOLVED = ("full", "judged")
 _ID = re.compile(r"^(\w+)@1(?:\((.*)\))?$")
 
@@ -176,7 +180,7 @@ def mask_new(lake: Lake, rule: MaskRule, size: int = 500) -> Report:
     until = log.version
     if until is None:
         return Report(rule.id, 0, 0, 0, None)
-    ids = changed(lake, through(lake, rule.id), until)
+    ids = log.changed(log.through(rule.id), until, KINDS)
     streams = n_masks = n_superseded = 0
     held: list[Event] = []
     for part, rows in enumerate(log.batches(ids, until, size, COLUMNS)):
@@ -236,7 +240,7 @@ def _masks(rows: Sequence[dict[str, Any]], rule: MaskRule) -> Iterator[Event]:
             readable = verdict["label"] in LABELS and verdict["parse_status"] != "unparseable"
             verdicts[r["step"]] = (r["event_id"], verdict["label"] if readable else None)
     graded = [r for r in live if r["outcome"] and (r["outcome"]["subject"] or "trajectory") == "trajectory"]
-    last = max(enumerate(graded), key=lambda item: (item[1]["outcome"]["rerun"] or 0, item[0]))[1] if graded else None
+    last = max(graded, key=lambda r: (r["outcome"]["rerun"] or 0, r["recorded_at"], r["event_id"])) if graded else None
     outcome = None if last is None else (last["event_id"], bool(last["outcome"]["resolved"]))
     stream = Stream(rows[0]["trajectory_id"], actions, verdicts, outcome)
     inputs = digest(sorted(actions.items()), sorted(verdicts.items()), outcome)

@@ -26,7 +26,7 @@ from stepwell.log import EventLog
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
 
-_ALSO = ("occurred_at", "usage", "task", "start", "end", "outcome")
+_ALSO = ("occurred_at", "recorded_at", "usage", "task", "start", "end", "outcome")
 
 
 @dataclass
@@ -127,6 +127,8 @@ def _row(
         return Dropped("filtered by source.where")
     if not chat.steps:
         return Dropped("no recorded steps")
+    if any("tool_calls" in m for m in chat.messages):
+        return Dropped("tool calls are not rendered yet")
     chosen = method(recipe.dataset.method)(chat, facts["resolved"], mask_rule)
     if isinstance(chosen, Dropped):
         return chosen

@@ -60,7 +60,7 @@ def _problems(row: dict[str, object], renderer: Renderer, result: Verified) -> I
 
 
 def _replies(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [m for m in messages if m["role"] == "assistant"]
+    return [m for m in messages if m["role"] == "assistant" and not m.get("is_demo")]
 
 
 def _runs(ids: list[int], labels: list[int]) -> list[list[int]]:

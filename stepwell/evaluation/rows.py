@@ -38,7 +38,8 @@ class Evaluated:
     def line(self) -> str:
         """The result in one line, with its n, interval and seed."""
         interval = f"[{100 * self.low:.1f}, {100 * self.high:.1f}]"
-        return f"{self.model_id}: {self.resolved}/{self.n} = {100 * self.rate:.1f}% {interval} resolved, seed {self.seed}, single run"
+        share = f"{self.resolved}/{self.n} = {100 * self.rate:.1f}% {interval}"
+        return f"{self.model_id}: {share} resolved, seed {self.seed}, single run"
 
     def metadata(self) -> dict[str, Any]:
         """The fields as plain values."""

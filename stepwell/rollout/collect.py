@@ -35,7 +35,7 @@ T = TypeVar("T")
 def tasks_of(world: World, split: str, n: int, seed: int) -> Iterator[RepairTask]:
     """`n` distinct tasks of a split ("train" or "eval"), the same for the same arguments; families never overlap."""
     families = TRAIN_FAMILIES if split == "train" else EVAL_FAMILIES
-    difficulty = Difficulty(world.functions, world.bugs_min, world.bugs_max, world.p_visible, world.report)
+    difficulty = Difficulty(world.functions, world.bugs_min, world.bugs_max, world.p_visible, world.report, world.drawn)
     known: set[str] = set()
     for number in range(seed * 1_000_003, seed * 1_000_003 + 50 * n):
         if len(known) == n:
@@ -64,7 +64,12 @@ def collect(lake: Lake, collecting: Collect, world: World, progress: Progress | 
         wanted = {rollout_id(collecting.corpus, policy.name, t.task_id, seed): t for t in tasks}
         missing = _missing(lake, collecting.corpus, list(wanted))
 
-        def run(stream: str, wanted: dict[str, RepairTask] = wanted, settings: PolicySettings = settings) -> list[Event]:
+        def run(
+            stream: str,
+            wanted: dict[str, RepairTask] = wanted,
+            settings: PolicySettings = settings,
+            seed: int = seed,
+        ) -> list[Event]:
             task = wanted[stream]
             chance = random.Random(f"{collecting.seed}/{task.task_id}").getrandbits(63)
             with RepairEnvironment(task, Sandbox()) as environment:  # a scripted policy lives for one episode
@@ -99,7 +104,13 @@ def collect_batched(
     for chunk in _chunks(missing, batch_size):
         todo = [wanted[stream] for stream in chunk]
         episodes = run_batch([t for t, _ in todo], _open, policy, max_turns=world.max_turns, workers=_WORKERS)
-        about: dict[str, Any] = {"corpus": corpus, "policy": policy.name, "run_id": run_id, "split": split, "seed": seed}
+        about: dict[str, Any] = {
+            "corpus": corpus,
+            "policy": policy.name,
+            "run_id": run_id,
+            "split": split,
+            "seed": seed,
+        }
         events = [
             event
             for (task, attempt), episode in zip(todo, episodes, strict=True)

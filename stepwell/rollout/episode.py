@@ -229,7 +229,9 @@ def run_episode(
     runner = EpisodeRunner(env, policy.name, max_turns=max_turns)
     while not runner.finished:
         view = runner.view(seed)
-        taught = teacher.act(replace(view, rng=random.Random(f"{seed}:{len(runner.turns)}:teacher"))) if teacher else None
+        taught = (
+            teacher.act(replace(view, rng=random.Random(f"{seed}:{len(runner.turns)}:teacher"))) if teacher else None
+        )
         runner.advance(policy.act(view), teacher_text=taught)
     return runner.finish()
 

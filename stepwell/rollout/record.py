@@ -65,5 +65,11 @@ def record(
     usages = [t.usage for t in episode.turns if t.usage]
     totals = {k: sum(u[k] for u in usages) for k in ("tokens_in", "tokens_out")} if usages else {}
     end = {"exit_status": episode.exit_status, "submission": episode.patch, "n_calls": len(episode.turns), **totals}
-    outcome = {"subject": "trajectory", "grader": GRADER, "rule": "all", "resolved": episode.grade.resolved, "tests": tests}
+    outcome = {
+        "subject": "trajectory",
+        "grader": GRADER,
+        "rule": "all",
+        "resolved": episode.grade.resolved,
+        "tests": tests,
+    }
     return [*events, event("end", "environment", end), event("outcome", "grader", outcome, policy=GRADER)]

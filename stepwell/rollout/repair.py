@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stepwell.errors import UnknownName, UsageError
+from stepwell.rollout.drawn import draw
 from stepwell.rollout.families import FAMILIES, Function
 
 Report = Literal["name", "line", "source"]
@@ -40,6 +41,7 @@ class Difficulty:
     bugs_max: int = 2
     p_visible: float = 0.8
     report: Report = "line"
+    drawn: bool = False  # functions drawn (`drawn.py`) instead of the written ones of the family
 
     def __post_init__(self) -> None:
         """Raise UsageError on a difficulty no task can have."""
@@ -191,7 +193,7 @@ class _Prepared:
     killers: dict[Mutation, tuple[int, ...]]
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def _prepare(function: Function) -> _Prepared:
     """Sample inputs for a function and find which of them tell each mutant from the original."""
     inputs = sample_inputs(function, random.Random(function.name))
@@ -220,6 +222,14 @@ def _hidden(prepared: _Prepared, rng: random.Random) -> list[int]:
     return chosen + [index for index in order if index not in chosen][:2]
 
 
+def _drawn(family: str, rng: random.Random, count: int) -> list[Function]:
+    """Draw functions of which each can be broken: a mutant nothing tells from the original is no bug."""
+    while True:
+        functions = draw(family, rng, count)
+        if all(_prepare(function).killers for function in functions):
+            return functions
+
+
 def make_task(seed: int, families: Sequence[str], difficulty: Difficulty) -> RepairTask:
     """Make the task these arguments name; equal arguments give an equal task on every machine."""
     for family in families:
@@ -229,7 +239,10 @@ def make_task(seed: int, families: Sequence[str], difficulty: Difficulty) -> Rep
         raise UsageError("no families given; pass TRAIN_FAMILIES or EVAL_FAMILIES")
     rng = random.Random(f"repair:{seed}")
     family = rng.choice(list(families))
-    functions = rng.sample(FAMILIES[family], difficulty.functions)
+    if difficulty.drawn:
+        functions = _drawn(family, rng, difficulty.functions)
+    else:
+        functions = rng.sample(FAMILIES[family], difficulty.functions)
     broken = set(rng.sample(range(len(functions)), rng.randint(difficulty.bugs_min, difficulty.bugs_max)))
     source: list[str] = []
     solution: list[str] = []
