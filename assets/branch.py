@@ -1,7 +1,5 @@
 """The factory: a recipe becomes a branch of the graph, masks -> dataset -> model -> evaluation."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Asset checks, generated: from the declared schemas, and from the invariants of the log and the datasets."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import dagster as dg

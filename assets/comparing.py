@@ -1,7 +1,5 @@
 """Comparisons of every recipe with the base and with each other, on the same tasks."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets.plots import rates

@@ -1,7 +1,5 @@
 """The log and its folds: sources, rollouts, events, trajectories, steps, verdicts."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import dagster as dg

@@ -2,7 +2,8 @@
 
     python -m jobs.make_base --recipe jobs/recipes/_base.yaml --lake /tmp/base-lake --output jobs/base
 
-This is the committed recipe of the checkpoint that ships with the project; weights are stored in bfloat16.
+The loss is on every token of every rollout: a base knows the world, it has not been taught what to do in it. This
+is the committed recipe of the checkpoint that ships with the project; weights are stored in bfloat16.
 """
 
 from __future__ import annotations
@@ -61,11 +62,13 @@ def make(recipe: Recipe, lake: Lake, output: Path, report: Reporter) -> None:
     collect(lake, recipe.collect, recipe.world, lambda done, total: report.log(f"{done}/{total} rollouts"))
     events = EventLog(lake).read(corpora=[recipe.collect.corpus], columns=READS)
     texts = [f"{m['role']}\n{m['content']}" for chat in conversations(events) for m in chat.messages]
+    settings = {"dataset": recipe.dataset and recipe.dataset.model_copy(update={"method": "all"})}
+    everything = recipe.model_copy(update={**settings, "train": recipe.train.model_copy(update={"loss": "text"})})
     with TemporaryDirectory() as scratch:
         start_from_scratch(recipe, texts, Path(scratch))
-        built = build(lake, recipe, Renderer.load(scratch), "all")
+        built = build(lake, everything, Renderer.load(scratch), "all")
         report.log(f"{built.n_rows} rows, {built.n_tokens} tokens, {built.n_trained_tokens} trained")
-        row = train(recipe, lake, recipe.seeds[0], report, base=scratch)
+        row = train(everything, lake, recipe.seeds[0], report, base=scratch)
     shutil.rmtree(output, ignore_errors=True)
     shutil.copytree(row["path"], output)
     model = AutoModelForCausalLM.from_pretrained(output, dtype=torch.bfloat16)

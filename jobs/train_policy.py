@@ -138,6 +138,8 @@ def _fit(
         disable_tqdm=True,
     )
     columns = ["input_ids", "labels"]
+    if settings.loss == "text":
+        fit, held_out = (pa.table({c: rows.column("input_ids") for c in columns}) for rows in (fit, held_out))
     trainer = SFTTrainer(
         model=model,
         args=arguments,

@@ -46,8 +46,12 @@ class DatasetSettings(_Part):
 
 
 class Train(_Part):
-    """Trainer settings; `batch_size` is per device and step, `max_steps` 0 means whole epochs."""
+    """Trainer settings; `batch_size` is per device and step, `max_steps` 0 means whole epochs.
 
+    `loss` is `chosen` (the labels of the dataset) or `text` (every token: language modelling, to make a base).
+    """
+
+    loss: Literal["chosen", "text"] = "chosen"
     epochs: float = 1.0
     learning_rate: float = 1e-4
     batch_size: int = 8

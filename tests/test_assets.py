@@ -1,0 +1,91 @@
+"""The graph: its keys, one branch a recipe, and all of it materialised for real on a small experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.definitions import build_defs
+from assets.materialize import closing_table
+from assets.resources import Experiments, Settings
+from jobs.make_base import make
+from jobs.report import Reporter
+from stepwell.lake import Lake
+from stepwell.lineage import trace
+from stepwell.recipe import load
+
+SMALL = """
+title: small
+collect: {corpus: rollouts/small, seed: 5, policies: [{kind: noisy, n_tasks: 12, mistake_rate: 0.4, recover_rate: 0.5}]}
+source: {corpora: [rollouts/small]}
+world: {functions: 2, bugs_max: 1, max_turns: 6}
+mask: {rule: srft}
+dataset: {method: srft, max_length: 1024, held_out: 0.0}
+architecture: {vocab_size: 400, hidden_size: 32, layers: 1, heads: 2, intermediate_size: 64}
+train: {epochs: 1, learning_rate: 1.0e-3, batch_size: 4}
+evaluation: {n_tasks: 4, batch_size: 4, max_new_tokens: 8}
+"""
+
+
+def keys(experiments: Experiments) -> set[str]:
+    return {k.to_user_string() for k in build_defs(experiments).resolve_asset_graph().get_all_asset_keys()}
+
+
+def test_the_keys_of_the_graph() -> None:
+    shared = {
+        "sources",
+        "rollouts/pool",
+        "events",
+        "trajectories",
+        "steps",
+        "verdicts",
+        "evaluations/base",
+        "comparisons",
+    }
+    branch = {
+        f"{kind}/{name}" for kind in ("masks", "datasets", "models", "evaluations") for name in ("all", "rft", "srft")
+    }
+    assert keys(Experiments.load()) == shared | branch
+
+
+def test_a_yaml_file_adds_a_branch(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(SMALL)
+    before = keys(Experiments.load(tmp_path))
+    (tmp_path / "two.yaml").write_text(SMALL)
+    added = keys(Experiments.load(tmp_path)) - before
+    assert added == {"masks/two", "datasets/two", "models/two", "evaluations/two"}
+
+
+@pytest.mark.slow
+def test_everything_is_materialised_and_every_check_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "small.yaml").write_text(SMALL + f"base_model: {tmp_path / 'base'}\n")
+    lake = Lake(tmp_path / "lake")
+    make(load(recipes / "small.yaml").model_copy(update={"name": "seedling"}), lake, tmp_path / "base", Reporter(None))
+    definitions = build_defs(Experiments.load(recipes), {"settings": Settings(lake_uri=lake.uri)})
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance)
+        assert result.success
+        evaluations = [
+            e.asset_check_evaluation_data for e in result.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"
+        ]
+        assert len(evaluations) == len(definitions.resolve_asset_graph().asset_check_keys)
+        assert [e.check_name for e in evaluations if not e.passed] == []
+        made = {
+            e.asset_key.to_user_string(): e.step_materialization_data.materialization.metadata
+            for e in result.all_events
+            if e.is_step_materialization and e.asset_key
+        }
+    assert made["datasets/small"]["dagster/row_count"].value > 0
+    assert "data:image/png" in str(made["models/small"]["loss"].value)
+    assert "data:image/png" in str(made["datasets/small"]["funnel"].value)
+    assert 0 <= float(str(made["evaluations/small"]["rate"].value)) <= 1
+    monkeypatch.setenv("STEPWELL_LAKE", lake.uri)
+    assert closing_table().row_count == 2
+    tree = str(trace(lake, "small").as_dict())
+    assert str(made["datasets/small"]["hash"].value) in tree
+    assert "rollouts/small" in tree
