@@ -33,7 +33,12 @@ def write_files(folder: Path, n: int) -> None:
             seen = f"<returncode>0</returncode>\n<output>\n{f'line {i} {step} of the file ' * 60}\n</output>"
             messages += [{"role": "assistant", "content": said}, {"role": "user", "content": seen}]
         info = {"exit_status": "Submitted", "submission": f"diff {i}", "mini_version": "1.15.0"}
-        record = {"info": info, "messages": messages, "trajectory_format": "mini-swe-agent-1", "instance_id": f"bench__{i}"}
+        record = {
+            "info": info,
+            "messages": messages,
+            "trajectory_format": "mini-swe-agent-1",
+            "instance_id": f"bench__{i}",
+        }
         (folder / f"bench__{i}.traj.json").write_text(json.dumps(record))
 
 
@@ -70,7 +75,8 @@ def main() -> None:
                 work()
                 times.append(time.perf_counter() - started)
             first, again, plain = times
-            print(f"{n * STEPS} steps: import {first:.2f} s, again {again:.2f} s, limit {plain:.2f} s, ratio {first / plain:.1f}")
+            line = f"import {first:.2f} s, again {again:.2f} s, limit {plain:.2f} s, ratio {first / plain:.1f}"
+            print(f"{n * STEPS} steps: {line}")
 
 
 if __name__ == "__main__":
