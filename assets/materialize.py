@@ -64,11 +64,12 @@ def materialize(select: str | None = None) -> bool:
     """Materialise the selected assets (default: all); True when every step and every check succeeded."""
     os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
     definitions = build_defs(Experiments.load(), loggers={"console": lines})
-    chosen = dg.AssetSelection.from_string(select) if select else dg.AssetSelection.all()
-    keys = chosen.resolve(definitions.resolve_asset_graph())
-    job = definitions.resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(
-        instance=dg.DagsterInstance.get(), asset_selection=sorted(keys), raise_on_error=False
+    chosen = dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph()) if select else None
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        run_config={"loggers": {"console": {}}},
+        instance=dg.DagsterInstance.get(),
+        asset_selection=sorted(chosen) if chosen else None,
+        raise_on_error=False,
     )
     failed = [e.asset_check_evaluation_data.check_name for e in result.all_events if _failed_check(e)]
     if failed:

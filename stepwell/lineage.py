@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.markup import escape
@@ -94,7 +95,8 @@ def _model(lake: Lake, model: str, models: list[dict[str, Any]], above: frozense
         {"recipe_hash": row["recipe_hash"], "seed": row["seed"], "code_version": row["code_version"]},
         (_dataset(lake, row, models, above),) if row["dataset"] else (),
     )
-    facts = {"model_id": row["model_id"], "recorded_at": row["recorded_at"].isoformat(), "metrics": row["metrics"]}
+    losses = {k: round(v, 4) for k, v in orjson.loads(row["metrics"]).items() if k in ("train_loss", "eval_loss")}
+    facts = {"model_id": row["model_id"], "recorded_at": row["recorded_at"].isoformat(timespec="seconds"), **losses}
     return Tree("model", row["name"], facts, (run, *_base(lake, row["base_model"], models, above)))
 
 
