@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -62,6 +63,7 @@ def lines(context: dg.InitLoggerContext) -> logging.Logger:
 
 def materialize(select: str | None = None) -> bool:
     """Materialise the selected assets (default: all); True when every step and every check succeeded."""
+    warnings.filterwarnings("ignore", message="Function `Pipes")  # dagster's own code uses its preview functions
     os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
     definitions = build_defs(Experiments.load(), loggers={"console": lines})
     chosen = dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph()) if select else None
