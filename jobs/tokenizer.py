@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -47,8 +46,3 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
     fast.chat_template = TEMPLATE
     return fast
-
-
-def save(tokenizer: PreTrainedTokenizerFast, directory: str | Path) -> None:
-    """Write tokenizer.json, its config and chat_template.jinja."""
-    tokenizer.save_pretrained(str(directory))

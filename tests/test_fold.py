@@ -47,7 +47,7 @@ def test_a_refresh_folds_only_what_is_new(lake: Lake) -> None:
     assert seen(lake, "trajectories") == EventLog(lake).version
 
 
-def test_incremental_equals_from_scratch(lake: Lake, tmp_path: object) -> None:
+def test_incremental_equals_from_scratch(lake: Lake) -> None:
     events = [*good_repair("a"), *looping("b"), *good_repair("c", resolved=None)]
     late = Event("outcome", "c", "demo", "grader", {"subject": "trajectory", "resolved": False, "grader": "late@1"})
     random.Random(0).shuffle(events)

@@ -72,7 +72,7 @@ def collect(lake: Lake, collecting: Collect, world: World, progress: Progress | 
         ) -> list[Event]:
             task = wanted[stream]
             chance = random.Random(f"{collecting.seed}/{task.task_id}").getrandbits(63)
-            with RepairEnvironment(task, Sandbox()) as environment:  # a scripted policy lives for one episode
+            with RepairEnvironment(task, Sandbox()) as environment:
                 episode = run_episode(environment, scripted(settings), max_turns=world.max_turns, seed=chance)
             return record(
                 task, episode, corpus=collecting.corpus, policy=episode.turns[0].actor, run_id=collecting.corpus,
