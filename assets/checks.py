@@ -29,7 +29,7 @@ def _schema_check(name: str) -> dg.AssetChecksDefinition:
         if handle is None:
             return _result([])
         spec = TABLES[name]
-        stored = handle.to_pyarrow_dataset().schema
+        stored = lake.dataset(handle).schema
         problems = [f"missing {n!r}" for n in spec.schema.names if n not in stored.names]
         if name != "events":
             require_schema(spec, lake.read(name))

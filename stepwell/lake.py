@@ -2,7 +2,9 @@
 
 Facts that shape it (tried on deltalake 1.6): appends cast silently, so schemas are compared first; a repeated application
 transaction is not refused, so it is checked and written on one handle; log cleanup is on by default, so it is switched
-off; deletion vectors and column mapping break readers, so they are never enabled.
+off; deletion vectors and column mapping break readers, so they are never enabled; the reader that deltalake gives Arrow
+by default calls Python from Arrow's threads, and a process that exits while one still runs is aborted, so local files
+are read by Arrow's own file system.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.fs as fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import TableNotFoundError
@@ -89,6 +92,13 @@ class Lake:
             description=spec.doc,
         )
 
+    def dataset(self, handle: DeltaTable) -> ds.Dataset:
+        """The data of an open table, to scan; nothing is read yet."""
+        if not self.local:
+            return handle.to_pyarrow_dataset()
+        folder = unquote(urlparse(handle.table_uri).path)
+        return handle.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(folder, fs.LocalFileSystem()))
+
     def version(self, name: str) -> int | None:
         """Current version of a table, None when it does not exist."""
         handle = self.table(name)
@@ -111,7 +121,7 @@ class Lake:
         if handle is None:
             empty = spec.schema.empty_table()
             return empty.select(list(columns)) if columns else empty
-        return handle.to_pyarrow_dataset().to_table(columns=list(columns) if columns else None, filter=filters)
+        return self.dataset(handle).to_table(columns=list(columns) if columns else None, filter=filters)
 
     def append(self, handle: DeltaTable, name: str, rows: pa.Table, properties: CommitProperties | None = None) -> int:
         """Append rows on this very handle; returns the new version. Raises SchemaError unless the schema is exact."""
@@ -131,7 +141,7 @@ class Lake:
         for _ in range(200):
             with self.lock(name):
                 handle = self.create(name)
-                known = handle.to_pyarrow_dataset().to_table(columns=key)
+                known = self.dataset(handle).to_table(columns=key)
                 seen = set(zip(*(known.column(k).to_pylist() for k in key), strict=True)) if len(known) else set()
                 keep = []
                 for i, value in enumerate(zip(*(rows.column(k).to_pylist() for k in key), strict=True)):

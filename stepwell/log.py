@@ -74,11 +74,10 @@ class EventLog:
             "could not commit to `events` after 200 tries: other writers hold it. Try again when they stop."
         )
 
-    @staticmethod
-    def _known(handle: DeltaTable, events: Sequence[Event]) -> set[str]:
+    def _known(self, handle: DeltaTable, events: Sequence[Event]) -> set[str]:
         streams = pa.array(sorted({e.trajectory_id for e in events}))
         where = pc.field("trajectory_id").isin(streams)
-        return set(handle.to_pyarrow_dataset().to_table(columns=["event_id"], filter=where).column(0).to_pylist())
+        return set(self.lake.dataset(handle).to_table(columns=["event_id"], filter=where).column(0).to_pylist())
 
     def read(
         self,
@@ -103,7 +102,7 @@ class EventLog:
             *wanted,
             *(c for c in ("trajectory_id", "step", "kind", "event_id", "schema_version") if c not in wanted),
         ]
-        data = handle.to_pyarrow_dataset()
+        data = self.lake.dataset(handle)
         present = [c for c in needed if c in data.schema.names]
         rows = upcast(data.to_table(columns=present, filter=where))
         for name in [c for c in needed if c not in present]:
@@ -132,7 +131,7 @@ class EventLog:
     def _files(self, version: int | None) -> Iterator[Any]:
         handle = self.lake.table("events", version)
         if handle is not None:
-            yield from handle.to_pyarrow_dataset().get_fragments()
+            yield from self.lake.dataset(handle).get_fragments()
 
     def through(self, policy: str) -> int | None:
         """Version of `events` a derivation has gone through: the last batch of its run is named `...:through-VERSION`."""
@@ -141,7 +140,7 @@ class EventLog:
             return None
         names: set[str] = set()
         where = pc.field("policy") == policy
-        for batch in handle.to_pyarrow_dataset().to_batches(columns=["batch_id"], filter=where):
+        for batch in self.lake.dataset(handle).to_batches(columns=["batch_id"], filter=where):
             names.update(pc.unique(batch.column(0)).to_pylist())
         return max((int(m[1]) for name in names if (m := _THROUGH.search(name))), default=None)
 

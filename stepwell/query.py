@@ -135,7 +135,7 @@ def _view(connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, handle: 
     stored = pa.schema(handle.schema().to_arrow())
     columns = ", ".join(_column(c, stored) for c in spec.columns)
     if not lake.local:
-        connection.register(f"_{name}", handle.to_pyarrow_dataset())
+        connection.register(f"_{name}", lake.dataset(handle))
         connection.execute(f"CREATE VIEW {view} AS SELECT {columns} FROM {_name('_' + name)}")
         return []
     partitions = list(spec.partition_by)

@@ -85,6 +85,7 @@ class World(_Part):
     p_visible: float = 0.8
     report: Literal["name", "line", "source"] = "source"
     drawn: bool = True
+    one_token: bool = True
     max_turns: int = 14
 
 

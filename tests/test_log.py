@@ -9,6 +9,7 @@ from pathlib import Path
 import lakes
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs
 import pytest
 from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
@@ -84,6 +85,18 @@ def test_processes_that_offer_the_same_facts_store_them_once(tmp_path: Path, loc
     assert [w.exitcode for w in writers] == [0, 0]
     found = ids(EventLog(lake).read())
     assert len(found) == len(set(found)) == 4 * len(lakes.good_repair("t-a"))
+
+
+def test_local_files_are_read_without_python_in_the_threads_of_arrow(tmp_path: Path) -> None:
+    """A thread that calls Python while the interpreter ends aborts the process (exit code 134, seen under load)."""
+    lake = Lake(tmp_path / "a lake, né")
+    EventLog(lake).append(lakes.good_repair("t"), "b")
+    handle = lake.table("events")
+    assert handle is not None
+    files = lake.dataset(handle).filesystem
+    assert isinstance(files, pa.fs.SubTreeFileSystem)
+    assert isinstance(files.base_fs, pa.fs.LocalFileSystem)
+    assert len(EventLog(lake).read()) == len(lakes.good_repair("t"))
 
 
 class UnlockedLake(Lake):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from stepwell.errors import SandboxError, UnknownName, UsageError
 from stepwell.rollout.environment import RepairEnvironment, line_distance
 from stepwell.rollout.families import EVAL_FAMILIES, FAMILIES, TRAIN_FAMILIES
+from stepwell.rollout.policies import sub_command
 from stepwell.rollout.repair import Case, Difficulty, RepairTask, evaluate, make_task, mutations
 from stepwell.rollout.sandbox import Sandbox
 from stepwell.rollout.scaffold import KEEP, format_action, is_submission, parse_action, render
@@ -33,6 +34,7 @@ def sandbox() -> Sandbox:
 
 
 DRAWN = Difficulty(3, 1, 2, 0.8, "source", drawn=True)
+SHORT = Difficulty(3, 1, 2, 0.8, "source", drawn=True, one_token=True)
 
 
 def run_cases(source: str, cases: tuple[Case, ...]) -> list[bool]:
@@ -54,6 +56,20 @@ def test_families_share_no_nouns() -> None:
     for family, words in nouns.items():
         others = set().union(*(nouns[other] for other in nouns if other != family))
         assert not words & others, family
+
+
+def test_a_short_bug_is_repaired_by_naming_one_token() -> None:
+    written = Difficulty(6, 1, 3, 1.0, "line", one_token=True)
+    kinds = set()
+    for seed in range(200):
+        for difficulty in (SHORT, written):
+            task = make_task(seed, TRAIN_FAMILIES, difficulty)
+            have, want = task.source.split("\n"), task.solution.split("\n")
+            for bug in task.bugs:
+                kinds.add(bug.kind)
+                command = sub_command(bug.line, have[bug.line - 1], want[bug.line - 1])
+                assert command == f"sub {bug.line} '{bug.wrong}' '{bug.right}'"
+    assert len(kinds) >= 5
 
 
 def test_every_function_is_short_and_has_live_mutants() -> None:
@@ -79,7 +95,7 @@ def test_tasks_are_deterministic_and_distinct() -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 2**40), st.sampled_from([EASY, HARD, Difficulty(4, 1, 3, 0.0, "line"), DRAWN]))
+@given(st.integers(0, 2**40), st.sampled_from([EASY, HARD, Difficulty(4, 1, 3, 0.0, "line"), DRAWN, SHORT]))
 def test_tasks_are_sound(seed: int, difficulty: Difficulty) -> None:
     task = make_task(seed, (*TRAIN_FAMILIES, *EVAL_FAMILIES), difficulty)
     assert all(run_cases(task.solution, (*task.visible, *task.hidden)))

@@ -123,7 +123,7 @@ def status(lake: Lake) -> list[dict[str, Any]]:
         handle = lake.table(name)
         entry: dict[str, Any] = {"table": name, "version": None, "rows": 0, "seen": None, "behind": None}
         if handle is not None:
-            entry |= {"version": handle.version(), "rows": handle.to_pyarrow_dataset().count_rows()}
+            entry |= {"version": handle.version(), "rows": lake.dataset(handle).count_rows()}
         if name in FOLDS and events is not None:
             entry["seen"] = seen(lake, name)
             entry["behind"] = events - (entry["seen"] if entry["seen"] is not None else -1)

@@ -35,7 +35,7 @@ T = TypeVar("T")
 def tasks_of(world: World, split: str, n: int, seed: int) -> Iterator[RepairTask]:
     """`n` distinct tasks of a split ("train" or "eval"), the same for the same arguments; families never overlap."""
     families = TRAIN_FAMILIES if split == "train" else EVAL_FAMILIES
-    difficulty = Difficulty(world.functions, world.bugs_min, world.bugs_max, world.p_visible, world.report, world.drawn)
+    difficulty = Difficulty(**world.model_dump(exclude={"max_turns"}))
     known: set[str] = set()
     for number in range(seed * 1_000_003, seed * 1_000_003 + 50 * n):
         if len(known) == n:

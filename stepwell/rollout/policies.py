@@ -137,6 +137,11 @@ def sub_command(number: int, line: str, want: str) -> str | None:
     return f"sub {number} {quote(code)} {quote(goal)}"
 
 
+def one_token(command: str) -> bool:
+    """Tell whether a `sub` names one token."""
+    return TOKEN.fullmatch(shlex.split(command)[2]) is not None
+
+
 def quote(text: str) -> str:
     """Quote a piece of code for the shell, always with quotes."""
     return f"'{text}'" if "'" not in text else shlex.quote(text)
@@ -296,6 +301,8 @@ class NoisyPolicy:
             goal = spoiled
         command = sub_command(number, have[number - 1], goal)
         if command is None or not parses(view.source, number, goal):
+            return None
+        if view.task.difficulty.one_token and not one_token(command):
             return None
         return say(command)
 

@@ -42,6 +42,9 @@ class Difficulty:
     p_visible: float = 0.8
     report: Report = "line"
     drawn: bool = False  # functions drawn (`drawn.py`) instead of the written ones of the family
+    one_token: bool = (
+        False  # only bugs that `sub` repairs by naming one token, which stands once in the code of its line
+    )
 
     def __post_init__(self) -> None:
         """Raise UsageError on a difficulty no task can have."""
@@ -64,6 +67,10 @@ class Mutation:
     def apply(self, line: str) -> str:
         """Return the line with the token replaced."""
         return line[: self.at] + self.new + line[self.at + len(self.old) :]
+
+    def short(self, line: str) -> bool:
+        """Tell whether the token put in stands once in the code, so that naming it alone is enough to undo it."""
+        return split_comment(self.apply(line))[0].count(self.new) == 1
 
 
 @dataclass(frozen=True)
@@ -222,11 +229,20 @@ def _hidden(prepared: _Prepared, rng: random.Random) -> list[int]:
     return chosen + [index for index in order if index not in chosen][:2]
 
 
-def _drawn(family: str, rng: random.Random, count: int) -> list[Function]:
-    """Draw functions of which each can be broken: a mutant nothing tells from the original is no bug."""
+def _seedable(function: Function, difficulty: Difficulty) -> list[Mutation]:
+    """List the bugs a function can be given: mutants that some input tells from the original."""
+    killers = _prepare(function).killers
+    return [m for m in killers if not difficulty.one_token or m.short(function.body[m.body_line])]
+
+
+def _choose(family: str, rng: random.Random, difficulty: Difficulty) -> list[Function]:
+    """Choose functions of a family of which each can be broken."""
     while True:
-        functions = draw(family, rng, count)
-        if all(_prepare(function).killers for function in functions):
+        if difficulty.drawn:
+            functions = draw(family, rng, difficulty.functions)
+        else:
+            functions = rng.sample(FAMILIES[family], difficulty.functions)
+        if all(_seedable(function, difficulty) for function in functions):
             return functions
 
 
@@ -239,10 +255,7 @@ def make_task(seed: int, families: Sequence[str], difficulty: Difficulty) -> Rep
         raise UsageError("no families given; pass TRAIN_FAMILIES or EVAL_FAMILIES")
     rng = random.Random(f"repair:{seed}")
     family = rng.choice(list(families))
-    if difficulty.drawn:
-        functions = _drawn(family, rng, difficulty.functions)
-    else:
-        functions = rng.sample(FAMILIES[family], difficulty.functions)
+    functions = _choose(family, rng, difficulty)
     broken = set(rng.sample(range(len(functions)), rng.randint(difficulty.bugs_min, difficulty.bugs_max)))
     source: list[str] = []
     solution: list[str] = []
@@ -256,7 +269,7 @@ def make_task(seed: int, families: Sequence[str], difficulty: Difficulty) -> Rep
         shows = False
         if position in broken:
             by_kind: dict[MutationKind, list[Mutation]] = {}
-            for mutation in prepared.killers:
+            for mutation in _seedable(function, difficulty):
                 by_kind.setdefault(mutation.kind, []).append(mutation)
             mutation = rng.choice(by_kind[rng.choice(sorted(by_kind))])
             killed = prepared.killers[mutation]
