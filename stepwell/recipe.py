@@ -65,17 +65,6 @@ class Train(_Part):
     save_steps: int = 200
 
 
-class Policy(_Part):
-    """One policy that collects: scripted `oracle` or `noisy`, or `model` with a model directory."""
-
-    kind: Literal["oracle", "noisy", "model"]
-    n_tasks: int
-    mistake_rate: float = 0.0
-    recover_rate: float = 1.0
-    model: str | None = None
-    temperature: float = 1.0
-
-
 class World(_Part):
     """The embedded repair environment: difficulty of its tasks and the most turns of an episode."""
 
@@ -87,6 +76,21 @@ class World(_Part):
     drawn: bool = True
     one_token: bool = True
     max_turns: int = 14
+
+
+class Policy(_Part):
+    """One policy that collects: scripted `oracle` or `noisy`, or `model` with a model directory.
+
+    `world` takes the place of the recipe's for its tasks: a base learns to copy from small modules first.
+    """
+
+    kind: Literal["oracle", "noisy", "model"]
+    n_tasks: int
+    mistake_rate: float = 0.0
+    recover_rate: float = 1.0
+    model: str | None = None
+    temperature: float = 1.0
+    world: World | None = None
 
 
 class Collect(_Part):

@@ -60,7 +60,8 @@ def collect(lake: Lake, collecting: Collect, world: World, progress: Progress | 
     for number, settings in enumerate(collecting.policies):
         policy = scripted(settings)
         seed = collecting.seed + number
-        tasks = list(tasks_of(world, "train", settings.n_tasks, seed))
+        where = settings.world or world
+        tasks = list(tasks_of(where, "train", settings.n_tasks, seed))
         wanted = {rollout_id(collecting.corpus, policy.name, t.task_id, seed): t for t in tasks}
         missing = _missing(lake, collecting.corpus, list(wanted))
 
@@ -69,14 +70,15 @@ def collect(lake: Lake, collecting: Collect, world: World, progress: Progress | 
             wanted: dict[str, RepairTask] = wanted,
             settings: PolicySettings = settings,
             seed: int = seed,
+            max_turns: int = where.max_turns,
         ) -> list[Event]:
             task = wanted[stream]
             chance = random.Random(f"{collecting.seed}/{task.task_id}").getrandbits(63)
             with RepairEnvironment(task, Sandbox()) as environment:
-                episode = run_episode(environment, scripted(settings), max_turns=world.max_turns, seed=chance)
+                episode = run_episode(environment, scripted(settings), max_turns=max_turns, seed=chance)
             return record(
                 task, episode, corpus=collecting.corpus, policy=episode.turns[0].actor, run_id=collecting.corpus,
-                split="train", seed=seed, max_turns=world.max_turns,
+                split="train", seed=seed, max_turns=max_turns,
             )  # fmt: skip
 
         done = len(ids) + len(wanted) - len(missing)
