@@ -55,17 +55,18 @@ class Event:
 
     @cached_property
     def event_id(self) -> str:
-        """128-bit hex digest of kind, trajectory, step, producer, discriminator, payload and usage."""
-        return digest(
-            self.kind,
-            self.trajectory_id,
-            self.step,
-            self.actor,
-            self.policy,
-            self.discriminator,
-            self.payload,
-            self.usage,
-        )
+        """128-bit hex digest of kind, trajectory, step, producer, discriminator, payload and usage.
+
+        Raises SchemaError when a value cannot be written as JSON.
+        """
+        producer = (self.actor, self.policy, self.discriminator)
+        try:
+            return digest(self.kind, self.trajectory_id, self.step, *producer, self.payload, self.usage)
+        except TypeError as error:
+            raise SchemaError(
+                f"{self.kind!r} event of trajectory {self.trajectory_id!r}, step {self.step}: {error}; "
+                "write text through stepwell.ids.storable, and numbers as int, float or bool."
+            ) from error
 
 
 def to_table(events: Sequence[Event], batch_id: str, recorded_at: datetime) -> pa.Table:

@@ -21,6 +21,11 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
+def storable(value: Any) -> Any:
+    """Text as Arrow can hold it, lone surrogates (undecodable names, halves of emoji) written out; anything else as it is."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
 def digest(*parts: Any) -> str:
     """128-bit hex digest of the canonical JSON of the parts."""
     return hashlib.blake2b(canonical(list(parts)), digest_size=16).hexdigest()

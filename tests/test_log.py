@@ -19,6 +19,7 @@ from schemas.events import EVENTS
 from schemas.kinds import KINDS
 from stepwell.errors import LakeError, SchemaError, UnknownName
 from stepwell.event import Event, to_table
+from stepwell.ids import storable
 from stepwell.lake import Lake
 from stepwell.log import EventLog, in_order
 
@@ -53,6 +54,13 @@ def test_the_same_fact_is_stored_once(lake: Lake) -> None:
     more = log.append([*events, *lakes.looping("t2")], "three")
     assert more.known == len(events)
     assert len(log.read()) == more.new + more.known
+
+
+def test_text_that_cannot_be_stored_is_refused_with_a_way_out() -> None:
+    half = "\ud83d"
+    with pytest.raises(SchemaError, match="storable"):
+        _ = Event("action", "t", "demo", "agent", {"text": half}, 0).event_id
+    assert Event("action", "t", "demo", "agent", {"text": storable(half)}, 0).event_id
 
 
 def test_nothing_or_all_of_a_batch_is_written(lake: Lake) -> None:

@@ -13,10 +13,9 @@ import pyarrow.compute as pc
 from schemas.rejects import REJECTS
 from schemas.sources import SOURCES
 from stepwell.event import Event, to_table
-from stepwell.ids import digest, sha256
+from stepwell.ids import digest, sha256, storable
 from stepwell.importers.base import Imported, Rejected
 from stepwell.importers.files import read_head
-from stepwell.importers.messages import storable
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 

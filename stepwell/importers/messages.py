@@ -41,11 +41,6 @@ def _kind(value: Any) -> str:
     return names.get(type(value).__name__, "a number")
 
 
-def storable(value: Any) -> Any:
-    """Text with lone surrogates (undecodable file names) as Arrow can hold it, written out; anything else as it is."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
 def take_text(rest: Obj, key: str) -> str | None:
     """Remove and return a string; another type stays where it is and counts as absent."""
     return rest.pop(key) if isinstance(rest.get(key), str) else None

@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 
 from stepwell.event import Event
-from stepwell.importers.messages import storable
+from stepwell.ids import storable
 
 Obj = dict[str, Any]
 INSTANCE, AGGREGATE, PREDICTIONS, VALIDATION = "instance-report", "results", "predictions", "validation-report"

@@ -19,10 +19,10 @@ from typing import Any, Protocol
 import orjson
 
 from stepwell.errors import BadInput, UnknownName
+from stepwell.ids import storable
 from stepwell.importers.base import Imported, Importer, Rejected, SourceFile
 from stepwell.importers.files import corpus_of, read_bytes, read_head, root_of
 from stepwell.importers.ledger import Ledger, Taken
-from stepwell.importers.messages import storable
 from stepwell.importers.mini_swe_agent import MiniSweAgent
 from stepwell.importers.outcome import Finding, OutcomeIndex, outcome_events, stem
 from stepwell.importers.sniff import UNREAD, Sniffed, inspect
