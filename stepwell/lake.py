@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from filelock import FileLock
 
 from schemas.column import Table
@@ -66,12 +66,17 @@ class Lake:
         return FileLock(f"{self.uri}/.{name.replace('/', '-')}.lock")
 
     def table(self, name: str, version: int | None = None) -> DeltaTable | None:
-        """A fresh handle, or None when the table does not exist yet."""
+        """A fresh handle, or None when the table does not exist yet; raises LakeError for a version it never had."""
         self.spec(name)
         try:
             return DeltaTable(self.path(name), version=version, storage_options=self.storage_options)
         except TableNotFoundError:
             return None
+        except (DeltaError, OverflowError) as error:
+            last = None if version is None else self.version(name)
+            if last is None or version is None or 0 <= version <= last:
+                raise
+            raise LakeError(f"{name!r} has no version {version}; it has 0 to {last}. Name one of these.") from error
 
     def create(self, name: str) -> DeltaTable:
         """A handle on the table, created with the declared schema when it does not exist."""

@@ -56,6 +56,13 @@ def test_the_same_fact_is_stored_once(lake: Lake) -> None:
     assert len(log.read()) == more.new + more.known
 
 
+def test_a_version_that_never_was_is_named_with_those_that_are(lake: Lake) -> None:
+    EventLog(lake).append(lakes.good_repair("t"), "b")
+    for version in (7, -1):
+        with pytest.raises(LakeError, match=f"no version {version}; it has 0 to 1"):
+            lake.read("events", version)
+
+
 def test_text_that_cannot_be_stored_is_refused_with_a_way_out() -> None:
     half = "\ud83d"
     with pytest.raises(SchemaError, match="storable"):
