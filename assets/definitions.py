@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.audits import audits
 from assets.branch import branches
 from assets.checks import checks
 from assets.comparing import comparisons_asset
@@ -21,7 +22,12 @@ def build_defs(
 ) -> dg.Definitions:
     """The whole graph for these recipes; `resources` replaces defaults by name, `loggers` the console."""
     return dg.Definitions(
-        assets=[*log_assets(experiments), *branches(experiments), comparisons_asset(experiments)],
+        assets=[
+            *log_assets(experiments),
+            *audits(experiments),
+            *branches(experiments),
+            comparisons_asset(experiments),
+        ],
         asset_checks=checks(experiments),
         resources={"settings": Settings(), "pipes": dg.PipesSubprocessClient(), **(resources or {})},
         executor=dg.in_process_executor,

@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.plots import bars
 from assets.resources import Experiments, Settings
-from stepwell.critics.run import judge_new
+from stepwell.critics.run import CRITICS, judge_new
 from stepwell.fold import Folded, refresh_table
 from stepwell.importers.run import import_paths
 from stepwell.log import EventLog
@@ -83,9 +83,9 @@ def steps(settings: Settings) -> dg.MaterializeResult[None]:
 
 @dg.asset(deps=["events"], group_name="critics")
 def verdicts(settings: Settings) -> dg.MaterializeResult[None]:
-    """Verdicts of the deterministic step rules on every trajectory that is new or changed."""
-    report = judge_new(settings.lake())
-    return dg.MaterializeResult(metadata=report.counts())
+    """Verdicts of the deterministic critics (steps, leaks) on every trajectory that is new or changed."""
+    reports = [judge_new(settings.lake(), critic) for critic in CRITICS]
+    return dg.MaterializeResult(metadata={r.critic: r.counts() for r in reports})
 
 
 def log_assets(experiments: Experiments) -> list[dg.AssetsDefinition]:

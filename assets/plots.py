@@ -52,3 +52,47 @@ def rates(rows: Sequence[tuple[str, float, float, float]], title: str) -> dg.Mar
     axes.set_xlabel("resolved, % with 95% Wilson interval")
     axes.set_title(title)
     return _markdown(figure, title)
+
+
+def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], title: str) -> dg.MarkdownMetadataValue:
+    """A confusion matrix: counts in the cells, shades by the share of the row; empty rows and columns left out."""
+    kept = [i for i in range(len(names)) if any(counts[i]) or any(row[i] for row in counts)]
+    figure = Figure(figsize=(1.5 + 0.9 * len(kept), 1 + 0.6 * len(kept)))
+    axes = figure.add_subplot()
+    cells = [[counts[i][j] for j in kept] for i in kept]
+    shares = [[n / max(sum(row), 1) for n in row] for row in cells]
+    axes.imshow(shares or [[0.0]], cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for y, row in enumerate(cells):
+        for x, n in enumerate(row):
+            axes.text(x, y, str(n), ha="center", va="center", color="white" if shares[y][x] > 0.6 else "black")
+    axes.set_xticks(range(len(kept)), [names[i] for i in kept], rotation=20)
+    axes.set_yticks(range(len(kept)), [names[i] for i in kept])
+    axes.set_title(title)
+    return _markdown(figure, title)
+
+
+def reliability(points: Sequence[tuple[float, float, int]], title: str) -> dg.MarkdownMetadataValue:
+    """How often right at which confidence: (confidence, share right, n); on the line the critic is as sure as it should be."""
+    figure = Figure(figsize=(4, 4))
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="#bbb", linewidth=1)
+    axes.plot([c for c, _, _ in points], [r for _, r, _ in points], marker="o", color="#356")
+    for confidence, right, n in points:
+        axes.annotate(f"n={n}", (confidence, right), textcoords="offset points", xytext=(4, -10), fontsize=7)
+    axes.set_xlabel("mean confidence")
+    axes.set_ylabel("share right")
+    axes.set_title(title)
+    return _markdown(figure, title)
+
+
+def over_members(points: Sequence[tuple[int, float, float, float]], title: str) -> dg.MarkdownMetadataValue:
+    """Quality over the number of votes: (n, value, low, high)."""
+    figure = Figure(figsize=(6, 3))
+    axes = figure.add_subplot()
+    n = [p[0] for p in points]
+    axes.plot(n, [p[1] for p in points], marker="o", color="#356")
+    axes.fill_between(n, [p[2] for p in points], [p[3] for p in points], color="#356", alpha=0.2)
+    axes.set_xlabel("votes")
+    axes.set_ylabel("accuracy with 95% interval")
+    axes.set_title(title)
+    return _markdown(figure, title)

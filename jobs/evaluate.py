@@ -9,11 +9,15 @@ Attempts that are in the log already are not run again, so an interrupted evalua
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 from jobs import registry
-from jobs.report import Reporter, reporter
+from jobs.report import Reporter, command, reporter
+from jobs.vllm_policy import VllmPolicy, vllm_python
+from stepwell.errors import UsageError
 from stepwell.evaluation.rows import Evaluated, record_rows, summarise
 from stepwell.ids import digest
 from stepwell.lake import Lake
@@ -26,8 +30,6 @@ def policy_of(recipe: Recipe, directory: str, name: str) -> BatchPolicy:
     """The backend the recipe names, loaded with the model."""
     e = recipe.evaluation
     if e.backend == "vllm":
-        from jobs.vllm_policy import VllmPolicy
-
         return VllmPolicy(directory, name, temperature=e.temperature, max_new_tokens=e.max_new_tokens, seed=e.seed)
     from jobs.model_policy import TransformersPolicy
 
@@ -63,6 +65,19 @@ def evaluate(recipe: Recipe, lake: Lake, directory: str, identity: str, report: 
     return result
 
 
+def continue_where_vllm_is(recipe: Recipe) -> None:
+    """Put the interpreter that has vLLM in the place of this one when the recipe needs it; raises UsageError without one."""
+    if recipe.evaluation.backend != "vllm" or importlib.util.find_spec("vllm"):
+        return
+    python = vllm_python()
+    if python is None:
+        raise UsageError(
+            f"recipe {recipe.name!r} evaluates with the backend 'vllm', which is not installed here; run `make vllm` and "
+            "set STEPWELL_VLLM_PYTHON to .venv-vllm/bin/python, or choose the backend 'transformers'."
+        )
+    os.execv(python, [python, "-m", "jobs.evaluate", *sys.argv[1:]])
+
+
 def main() -> None:
     """Read the command line, evaluate, report."""
     parser = argparse.ArgumentParser(prog="python -m jobs.evaluate", description=__doc__.splitlines()[0])
@@ -72,6 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe, lake = load(options.recipe), Lake(options.lake)
     wanted = options.model or recipe.name
+    continue_where_vllm_is(recipe)
     with reporter() as report:
         if Path(wanted).is_dir():
             directory, identity = wanted, registry.model_id(Path(wanted).resolve().name, Path(wanted))
@@ -83,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from jobs import registry
-from jobs.report import Reporter, reporter
+from jobs.report import Reporter, command, reporter
 from jobs.tokenizer import train_tokenizer
 from jobs.train_policy import train
 from stepwell.conversation import READS, conversations
@@ -89,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

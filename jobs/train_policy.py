@@ -4,27 +4,35 @@
     accelerate launch -m jobs.train_policy --recipe srft --lake ./lake
 
 Rows go in as `input_ids` and `labels`, which TRL's trainer uses as they are: the loss is the mean over the trained tokens
-of a batch. An interrupted run resumes from its last checkpoint.
+of a batch. An interrupted run resumes from its last whole checkpoint, provided that recipe, dataset, base and seed are
+still the same; it then ends in the same weights as a run that was never interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 import shutil
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
 
 from jobs import registry
-from jobs.report import Reporter, quiet, reporter
+from jobs.report import Reporter, command, quiet, reporter
 from stepwell.datasets.build import seal_of
 from stepwell.errors import RecipeError
+from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.recipe import Recipe, load
 from stepwell.rendering import Renderer
+
+LINES = 10
+"""Steps from one line of progress, and one point of the loss curve, to the next."""
 
 
 def train(recipe: Recipe, lake: Lake, seed: int, report: Reporter, *, base: str | None = None) -> dict[str, Any]:
@@ -57,7 +65,11 @@ def train(recipe: Recipe, lake: Lake, seed: int, report: Reporter, *, base: str 
     folder = registry.models_folder(lake) / name
     report.log(f"training {name}: {len(fit)} rows, {trained_tokens} trained tokens, base {base_model}")
     started = time.monotonic()
-    saved, metrics, n_parameters = _fit(recipe, base_model, seed, fit, held_out, folder, report)
+    scratch = (
+        folder
+        / f"trainer-{digest(recipe.hash, seal['dataset_hash'], registry.model_id('', Path(base_model)), seed)[:12]}"
+    )
+    saved, metrics, n_parameters = _fit(recipe, base_model, seed, fit, held_out, scratch, report)
     identity = registry.model_id(name, saved)
     final = folder / identity
     if final.exists():
@@ -85,26 +97,45 @@ def train(recipe: Recipe, lake: Lake, seed: int, report: Reporter, *, base: str 
         "wall_s": time.monotonic() - started,
     }
     registry.register(lake, row)
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    for unfinished in (*folder.glob("trainer-*"), *folder.glob("saving-*")):
+        shutil.rmtree(unfinished)
     report.log(f"trained {identity}: loss {metrics['train_loss']:.4f} in {row['wall_s']:.0f} s")
     return row
 
 
+def last_checkpoint(scratch: Path) -> Path | None:
+    """The newest whole checkpoint of an interrupted run; others are removed, as the process may have died writing them.
+
+    The trainer writes `trainer_state.json` last, and removes older checkpoints only after that.
+    """
+    whole = None
+    for folder in sorted(scratch.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+        try:
+            json.loads((folder / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(folder)
+            continue
+        whole = whole or folder
+    return whole
+
+
 def _fit(
-    recipe: Recipe, base: str, seed: int, fit: pa.Table, held_out: pa.Table, folder: Path, report: Reporter
+    recipe: Recipe, base: str, seed: int, fit: pa.Table, held_out: pa.Table, scratch: Path, report: Reporter
 ) -> tuple[Path, dict[str, Any], int]:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTConfig, SFTTrainer
 
     class Lines(TrainerCallback):  # type: ignore[misc]
         def on_log(
             self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
         ) -> None:
-            shown = {k: round(v, 4) for k, v in (logs or {}).items() if k in ("loss", "eval_loss", "learning_rate")}
-            report.log(f"step {state.global_step}/{state.max_steps} {shown}")
+            loss = (logs or {}).get("loss")
+            if loss is not None and not math.isfinite(loss):
+                control.should_training_stop = True
+            if loss is not None and (state.global_step % LINES == 0 or state.global_step == state.max_steps):
+                report.log(f"step {state.global_step}/{state.max_steps} loss {loss:.4f}")
 
     quiet()
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
@@ -112,7 +143,7 @@ def _fit(
     settings = recipe.train
     cuda = torch.cuda.is_available()
     arguments = SFTConfig(
-        output_dir=str(folder / "trainer"),
+        output_dir=str(scratch),
         max_length=recipe.dataset.max_length if recipe.dataset else 1024,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
@@ -128,7 +159,8 @@ def _fit(
         use_cpu=not cuda,
         seed=seed,
         data_seed=seed,
-        logging_steps=10,
+        logging_steps=1,  # every step's loss is then in the checkpoint; the trainer's own mean forgets what came before
+        logging_nan_inf_filter=False,
         save_steps=settings.save_steps,
         save_total_limit=1,
         eval_strategy="no",
@@ -149,19 +181,23 @@ def _fit(
         callbacks=[Lines()],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = get_last_checkpoint(str(folder / "trainer")) if (folder / "trainer").is_dir() else None
+    checkpoint = last_checkpoint(scratch)
     if checkpoint:
-        report.log(f"resuming from {Path(checkpoint).name}")
-    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+        report.log(f"resuming from {checkpoint.name}")
+    outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     metrics = dict(outcome.metrics)
+    losses = [(r["step"], r["loss"]) for r in trainer.state.log_history if "loss" in r]
+    if not all(math.isfinite(loss) for _, loss in losses):
+        raise RecipeError(
+            f"the loss of {recipe.name!r} is no number after step {losses[-1][0]}; lower `train.learning_rate` "
+            f"(now {settings.learning_rate})."
+        )
     if len(held_out):
         metrics.update(trainer.evaluate())
-    metrics["curve"] = [{"step": r["step"], "loss": r["loss"]} for r in trainer.state.log_history if "loss" in r]
-    if metrics["train_loss"] != metrics["train_loss"]:
-        raise RecipeError(
-            f"the loss of {recipe.name!r} became NaN; lower `train.learning_rate` (now {settings.learning_rate})."
-        )
-    saved = folder / f"saving-{os.getpid()}"
+    metrics["train_loss"] = fmean(loss for _, loss in losses)
+    windows = [losses[i : i + LINES] for i in range(0, len(losses), LINES)]
+    metrics["curve"] = [{"step": w[-1][0], "loss": fmean(loss for _, loss in w)} for w in windows]
+    saved = scratch.parent / f"saving-{os.getpid()}"
     model.save_pretrained(saved)
     tokenizer.save_pretrained(saved)
     return saved, metrics, sum(p.numel() for p in model.parameters())
@@ -191,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -1,14 +1,36 @@
-"""A local model directory as a policy, with the vLLM offline engine: token ids in, token ids out, prefixes cached."""
+"""A local model directory as a policy, with the vLLM offline engine: token ids in, token ids out, prefixes cached.
+
+The engine runs in a process of its own, which starts by importing the main module again: a program that uses it keeps
+its work under `if __name__ == "__main__"`.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+from stepwell.errors import UsageError
 from stepwell.rendering import Message, Renderer
 from stepwell.rollout.batch import Reply
+
+
+def vllm_python() -> str | None:
+    """An interpreter that has vLLM: this one, else the one $STEPWELL_VLLM_PYTHON names (`make vllm` makes one); else None.
+
+    Raises UsageError when the variable names no file.
+    """
+    if importlib.util.find_spec("vllm"):
+        return sys.executable
+    named = os.environ.get("STEPWELL_VLLM_PYTHON")
+    if named and not Path(named).is_file():
+        raise UsageError(f"STEPWELL_VLLM_PYTHON names {named!r}, which is no file; run `make vllm`, or unset it.")
+    return os.path.abspath(named) if named else None
 
 
 def vllm_version() -> str:
@@ -22,25 +44,40 @@ def vllm_version() -> str:
 
 
 class VllmPolicy:
-    """Greedy at temperature 0, else sampled with the seed; the same prompts as with transformers, to the token."""
+    """Greedy at temperature 0, else sampled; the same prompts as with transformers, to the token.
+
+    Each request has a seed of its own, made from `seed` and how many came before it: one seed for all would give every
+    attempt at a task the same replies.
+    """
 
     def __init__(self, directory: str | Path, name: str, *, temperature: float, max_new_tokens: int, seed: int) -> None:
-        from vllm import LLM, SamplingParams
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        # On a CPU vLLM takes most of the memory for its cache unless told how many GiB.
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        from vllm import LLM
+        from vllm.platforms import current_platform
 
         self.name, self.backend = name, vllm_version()
         self.renderer = Renderer.load(directory)
-        self.llm = LLM(str(directory), dtype="auto", seed=seed, enable_prefix_caching=True, enforce_eager=True)
+        self.eos = self.renderer.tokenizer.token_to_id(self.renderer.special["eos_token"])
+        # bfloat16 is several times slower than float32 on CPUs that only emulate it.
+        dtype = "float32" if current_platform.is_cpu() else "auto"
+        self.llm = LLM(
+            str(directory), dtype=dtype, seed=seed, enable_prefix_caching=True, enforce_eager=True,
+            disable_log_stats=True,
+        )  # fmt: skip
         self.context: int = self.llm.llm_engine.model_config.max_model_len
-        self.sampling = SamplingParams(temperature=temperature, max_tokens=max_new_tokens, seed=seed, detokenize=False)
+        self.temperature, self.max_new_tokens, self.seed, self.asked = temperature, max_new_tokens, seed, 0
 
     def act_many(self, chats: Sequence[Sequence[Message]]) -> list[Reply]:
         """One reply per conversation; a conversation that does not fit the context gets a reply with text None."""
         prompts = [self.renderer.prompt_ids(chat) for chat in chats]
-        room = self.context - int(self.sampling.max_tokens or 0)
         replies = [Reply(None, len(p), 0, 0.0, "context") for p in prompts]
-        fits = [i for i, p in enumerate(prompts) if len(p) <= room]
+        fits = [i for i, p in enumerate(prompts) if len(p) + self.max_new_tokens <= self.context]
         started = time.monotonic()
-        outputs = self.llm.generate([{"prompt_token_ids": prompts[i]} for i in fits], self.sampling, use_tqdm=False)
+        asked = [{"prompt_token_ids": prompts[i]} for i in fits]
+        outputs = self.llm.generate(asked, [self._sampling() for _ in fits], use_tqdm=False)
         latency = (time.monotonic() - started) / max(len(fits), 1)
         for i, output in zip(fits, outputs, strict=True):
             said = output.outputs[0]
@@ -49,3 +86,15 @@ class VllmPolicy:
             text = self.renderer.tokenizer.decode(new[:-1] if closed else new, skip_special_tokens=False)
             replies[i] = Reply(text, len(prompts[i]), len(new), latency, str(said.finish_reason))
         return replies
+
+    def _sampling(self) -> Any:
+        from vllm import SamplingParams
+
+        self.asked += 1
+        return SamplingParams(
+            temperature=self.temperature,
+            max_tokens=self.max_new_tokens,
+            seed=self.seed * 1_000_003 + self.asked,
+            stop_token_ids=[self.eos],
+            detokenize=False,
+        )

@@ -10,8 +10,11 @@ import pyarrow.compute as pc
 
 from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.recipe import Exclude
+from stepwell.verdicts import flagged
 
 EVALUATIONS = "evaluations/"
+LEAKS = Exclude()
 
 
 def unique_key(lake: Lake, name: str) -> list[str]:
@@ -95,3 +98,15 @@ def dataset_rows(lake: Lake, rows: pa.Table) -> list[str]:
         + [f"evaluation task {t} is in the training rows" for t in leaked]
         + [f"a row rests on unknown event {e}" for e in lost[:20]]
     )
+
+
+def no_flagged_trajectory(lake: Lake, rows: pa.Table, exclude: Exclude = LEAKS) -> list[str]:
+    """Rows of trajectories that a critic flags; by default those in which `leaks@1` saw the solution read or a test gamed.
+
+    A trajectory not judged is no problem here: whether it may be trained on is for `source.exclude` to say.
+    """
+    ids = sorted(set(rows.column("trajectory_id").to_pylist()))
+    columns = ["event_id", "trajectory_id", "kind", "policy", "verdict", "retraction"]
+    events = EventLog(lake).read(trajectory_ids=ids, kinds=["verdict", "retraction"], columns=columns)
+    found = flagged(events, exclude)
+    return [f"trajectory {t} is flagged {c} by {exclude.critic}" for t, c in sorted(found.items()) if c is not None]

@@ -21,11 +21,23 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Exclude(_Part):
+    """Leave out trajectories of which a critic says something this bad: one of the categories (none named: any).
+
+    A trajectory that this critic has not judged is left out as well.
+    """
+
+    critic: str = "leaks@1"
+    categories: tuple[str, ...] = ()
+    severity: int = Field(default=2, ge=0, le=2)
+
+
 class Source(_Part):
-    """Which trajectories: corpora, and a SQL condition over the columns of `trajectories`."""
+    """Which trajectories: corpora, a SQL condition over the columns of `trajectories`, and what a critic rules out."""
 
     corpora: tuple[str, ...]
     where: str = "true"
+    exclude: Exclude | None = None
 
 
 class Mask(_Part):

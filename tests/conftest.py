@@ -1,14 +1,16 @@
-"""What every test shares: the `--regenerate` option for golden results, and a lake in a temporary folder."""
+"""What every test shares: `--regenerate` for golden results, a lake in a temporary folder, a running vLLM server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from vllm_server import Server, serving
 
+from jobs.vllm_policy import vllm_python
 from stepwell.lake import Lake
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -16,6 +18,25 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate", action="store_true", help="write golden results anew, then compare")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `vllm` are skipped without an interpreter that has it, else run in one process: servers are heavy."""
+    python = vllm_python()
+    for item in items:
+        if item.get_closest_marker("vllm"):
+            item.add_marker(pytest.mark.xdist_group("vllm"))
+            if python is None:
+                item.add_marker(pytest.mark.skip(reason="vLLM is not here; make vllm"))
+
+
+@pytest.fixture(scope="session")
+def vllm_server() -> Iterator[Server]:
+    """The embedded model `jobs/base`, served as "base" by a real vLLM server on loopback; mark its tests `vllm`."""
+    python = vllm_python()
+    assert python is not None
+    with serving(python, Path(__file__).parent.parent / "jobs" / "base", name="base") as server:
+        yield server
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ def test_the_keys_of_the_graph() -> None:
         "trajectories",
         "steps",
         "verdicts",
+        "audits/rules_1",
         "evaluations/base",
         "comparisons",
     }

@@ -119,5 +119,8 @@ def test_clear_errors_before_hours_are_spent(made: Made, tmp_path: Path) -> None
     train_tokenizer(["other words"] * 5, 300).save_pretrained(tmp_path)
     with pytest.raises(RecipeError, match="rendered for another model"):
         train(made.recipe, made.lake, 0, Reporter(None), base=str(tmp_path))
+    wild = made.recipe.model_copy(update={"train": made.recipe.train.model_copy(update={"learning_rate": 1e30})})
+    with pytest.raises(RecipeError, match="is no number after step"):
+        train(wild, made.lake, 0, Reporter(None), base=str(made.base))
     with pytest.raises(UsageError, match="there are: "):
         registry.find(made.lake, "no-such-model")

@@ -195,7 +195,7 @@ def test_judging_again_judges_nothing_and_growth_supersedes(lake: Lake) -> None:
 
 
 def test_an_unknown_critic_and_category_list_what_there_is(lake: Lake) -> None:
-    with pytest.raises(UnknownName, match=r"unknown critic 'gpt'; allowed: rules@1"):
+    with pytest.raises(UnknownName, match=r"unknown critic 'gpt'; allowed: leaks@1, rules@1"):
         judge_new(lake, "gpt")
     with pytest.raises(UnknownName, match="step_repetition"):
         _ = taxonomy.load()["nonsense"]

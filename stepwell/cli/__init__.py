@@ -19,9 +19,9 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Entry point of the `stepwell` program."""
-    from stepwell.cli import critics, data, looking, loop
+    from stepwell.cli import annotate, audit, critics, data, looking, loop
 
-    for group in (data, critics, loop, looking):
+    for group in (data, critics, audit, annotate, loop, looking):
         group.register(app)
     try:
         app()

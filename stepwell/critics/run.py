@@ -7,23 +7,25 @@ verdicts written here do not. The last batch of a run names in its `batch_id` th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stepwell.critics import rules
+from stepwell.critics import leaks, rules
 from stepwell.critics.turns import COLUMNS, retracted
 from stepwell.errors import UnknownName
 from stepwell.event import Event
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 
-CRITICS: dict[str, Callable[[pa.Table], list[Event]]] = {rules.POLICY: rules.judge}
+CRITICS: dict[str, Callable[[pa.Table], list[Event]]] = {rules.POLICY: rules.judge, leaks.POLICY: leaks.judge}
 """Critics that run in this process, by policy; one that needs a model writes verdict events from a job instead."""
 
 KINDS = ("action", "observation", "retraction")
+_CHANGED = "the trajectory changed and was judged again"
 
 
 @dataclass(frozen=True)
@@ -78,21 +80,21 @@ def _new(rows: pa.Table, critic: str) -> tuple[list[Event], list[Event]]:
     at = {(e.trajectory_id, e.step): e.event_id for e in judged}
     gone, down = retracted(rows)
     stale = [v for v in known if v["event_id"] not in ids | gone and v["trajectory_id"] not in down]
-    retractions = []
-    for verdict in stale:
-        replacement = at.get((verdict["trajectory_id"], verdict["step"]))
-        payload = {"target_event": verdict["event_id"], "action": "supersede", "replacement": replacement}
-        retractions.append(
-            Event(
-                kind="retraction",
-                trajectory_id=verdict["trajectory_id"],
-                corpus=verdict["corpus"],
-                actor="critic",
-                policy=critic,
-                step=verdict["step"],
-                caused_by=replacement,
-                payload=payload | {"reason": "the trajectory changed and was judged again"},
-            )
-        )
+    retractions = [superseding(v, critic, at.get((v["trajectory_id"], v["step"]))) for v in stale]
     before = {v["event_id"] for v in known}
     return [e for e in judged if e.event_id not in before], retractions
+
+
+def superseding(verdict: Mapping[str, Any], critic: str, replacement: str | None, reason: str = _CHANGED) -> Event:
+    """The retraction of a verdict (a row) that no longer holds; `replacement` is the event id of the one that does."""
+    payload = {"target_event": verdict["event_id"], "action": "supersede", "replacement": replacement}
+    return Event(
+        kind="retraction",
+        trajectory_id=verdict["trajectory_id"],
+        corpus=verdict["corpus"],
+        actor="critic",
+        policy=critic,
+        step=verdict["step"],
+        caused_by=replacement,
+        payload=payload | {"reason": reason},
+    )

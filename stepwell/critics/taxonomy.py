@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from stepwell.critics.reading import letters
 from stepwell.errors import StepwellError, UnknownName
 from stepwell.ids import digest
 
@@ -47,6 +48,14 @@ class Taxonomy:
         content = [[c.id, c.group, c.name, c.definition, c.recovery, c.crosswalk] for c in self.categories]
         return f"{self.name}@{self.version}#{digest(self.name, self.version, content)[:12]}"
 
+    @property
+    def groups(self) -> dict[str, list[Category]]:
+        """Categories by group, in the order in which critics are asked about them."""
+        groups: dict[str, list[Category]] = {}
+        for category in self.categories:
+            groups.setdefault(category.group, []).append(category)
+        return groups
+
     def __getitem__(self, category: str) -> Category:
         """The category of an id; raises UnknownName with the ids there are."""
         found = next((c for c in self.categories if c.id == category), None)
@@ -67,27 +76,32 @@ def load(name: str = DEFAULT) -> Taxonomy:
     if name not in names():
         raise UnknownName("taxonomy", name, names(), "Drop a YAML file of that name into stepwell/critics/taxonomy/.")
     text = (files("stepwell.critics") / "taxonomy" / f"{name}.yaml").read_text(encoding="utf-8")
-    return _taxonomy(name, yaml.safe_load(text))
+    try:
+        return _taxonomy(name, yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise StepwellError(f"taxonomy {name!r} is not YAML: {error}. Correct the file.") from error
 
 
 def _taxonomy(name: str, document: Any) -> Taxonomy:
     wrong = []
-    if not isinstance(document, dict) or not isinstance(document.get("categories"), list):
+    entries = document.get("categories") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise StepwellError(f"taxonomy {name!r} has no name, version and categories. Follow {DEFAULT}.yaml.")
     if document.get("name") != name:
         wrong.append(f"name is {document.get('name')!r}, must be the file's, {name!r}")
     if not isinstance(document.get("version"), int):
         wrong.append(f"version is {document.get('version')!r}, must be a whole number")
-    for i, entry in enumerate(document["categories"]):
+    for i, entry in enumerate(entries):
         missing = _FIELDS - {"crosswalk"} - entry.keys()
         foreign = entry.keys() - _FIELDS
         if missing or foreign:
             wrong.append(f"category {i} lacks {sorted(missing)} and has foreign {sorted(foreign)}")
         elif entry["group"] not in GROUPS:
             wrong.append(f"category {entry['id']!r} has group {entry['group']!r}, allowed: {', '.join(GROUPS)}")
-    ids = [entry.get("id") for entry in document["categories"]]
-    if len(set(ids)) != len(ids):
-        wrong.append(f"category ids repeat: {ids}")
+    for key in ("id", "name"):
+        values = [letters(str(entry.get(key))) for entry in entries]
+        if len(set(values)) < len(values):
+            wrong.append(f"category {key}s repeat when only their letters are compared: {values}")
     if wrong:
         raise StepwellError(f"taxonomy {name!r}: {'; '.join(wrong)}. Correct the file; {DEFAULT}.yaml is an example.")
-    return Taxonomy(name, document["version"], tuple(Category(**entry) for entry in document["categories"]))
+    return Taxonomy(name, document["version"], tuple(Category(**entry) for entry in entries))

@@ -7,6 +7,7 @@ inspection) and whether it failed. Does not belong here: judging it (`rules`).
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,7 +23,8 @@ from stepwell.log import in_order
 COLUMNS = ("event_id", "corpus", "trajectory_id", "step", "kind", "action", "observation", "retraction")
 """Columns of `events` that `trajectories` reads."""
 
-_BODY = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?(.*?)\n(.*?)\n\s*\1\b", re.DOTALL)
+_HEREDOC = re.compile(r"<<-?[ \t]*['\"]?(\w+)['\"]?")
+_FIRST_WORD = re.compile(r"\s*(\w+)")
 _AT = r"(?:^|[;&|(]\s*)(?:\w+=\S+\s+)*(?:timeout\s+\S+\s+)?"
 _EDIT = re.compile(
     rf"""^sub\s+\S+\s | ^(edit|create|insert|append|undo_edit|apply_patch|write_file|edit_file)\b
@@ -74,6 +76,32 @@ _OF_OBSERVATION = ("position", "raw", "rendered", "exit_code", "timed_out", "sta
 _WORD = re.compile(r"[A-Za-z_][\w-]{2,}|\d{2,}")
 
 
+def without_bodies(command: str) -> str:
+    """A command with each here-document's lines left out, up to and with the one that starts with its word.
+
+    One that is never closed is kept whole. Time grows with the length of the command, whatever stands in it.
+    """
+    lines = command.split("\n")
+    if len(lines) == 1:
+        return command
+    ends: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
+        if (first := _FIRST_WORD.match(line)) is not None:
+            ends.setdefault(first[1], []).append(number)
+    kept, number = [], 0
+    while number < len(lines):
+        line = lines[number]
+        kept.append(line)
+        number += 1
+        for opening in _HEREDOC.finditer(line):
+            places = ends.get(opening[1], [])
+            if (at := bisect_left(places, number)) < len(places):
+                end = lines[places[at]]
+                kept[-1] += end[end.index(opening[1]) + len(opening[1]) :]
+                number = places[at] + 1
+    return "\n".join(kept)
+
+
 @dataclass(frozen=True)
 class Turn:
     """One step of a trajectory: the action, and its observations joined; None where the source says nothing."""
@@ -102,7 +130,7 @@ class Turn:
     @cached_property
     def line(self) -> str:
         """The command without the bodies of its here-documents, which are data and not commands."""
-        return _BODY.sub(r"<<\1\2", (self.command or "").strip())
+        return without_bodies((self.command or "").strip())
 
     @property
     def malformed(self) -> bool:

@@ -25,8 +25,9 @@ from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
+from stepwell.verdicts import excluded
 
-_ALSO = ("occurred_at", "recorded_at", "usage", "task", "start", "end", "outcome")
+_ALSO = ("occurred_at", "recorded_at", "usage", "task", "start", "end", "outcome", "verdict")
 
 
 @dataclass
@@ -105,10 +106,12 @@ def _derive(
     folded = pl.DataFrame(fold_trajectories(events))
     kept = folded.filter(pl.sql_expr(recipe.source.where)) if len(folded) else folded
     facts = {r["trajectory_id"]: r for r in kept.select("trajectory_id", "resolved", "task_id").to_dicts()}
+    out = {} if recipe.source.exclude is None else excluded(events, recipe.source.exclude)
     rows = []
     for chat in conversations(events):
         funnel.count("in", trajectories=1, steps=len(chat.steps))
-        row = _row(chat, facts.get(chat.trajectory_id), recipe, renderer, mask_rule)
+        why = out.get(chat.trajectory_id)
+        row = Dropped(why) if why else _row(chat, facts.get(chat.trajectory_id), recipe, renderer, mask_rule)
         if isinstance(row, Dropped):
             funnel.count(f"dropped: {row.reason}", trajectories=1, steps=len(chat.steps))
             continue

@@ -1,0 +1,71 @@
+"""Training: which trajectories a critic learnt from, so that a fit to them is never called an evaluation.
+
+Belongs here: following a critic's model through `models` and the datasets they name. Does not belong here: figures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow.compute as pc
+
+from stepwell.critics.run import CRITICS
+from stepwell.lake import Lake
+
+Kind = Literal["evaluation", "training-fit", "unknown"]
+_ENSEMBLE = re.compile(r"^majority-\d+/(.+)$")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is known of a critic's training: the models and datasets it goes back to, and their trajectories.
+
+    `known` is False when no model of the lake is in its name and it is no rule.
+    """
+
+    known: bool = False
+    models: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    trajectory_ids: frozenset[str] = frozenset()
+
+    def kind(self, audited: Iterable[str]) -> Kind:
+        """Whether figures on these trajectories are an evaluation, a fit to training data, or neither for certain."""
+        if self.trajectory_ids & set(audited):
+            return "training-fit"
+        return "evaluation" if self.known else "unknown"
+
+
+def training_of(lake: Lake, critic: str) -> Training:
+    """The training of a critic, of every member of an ensemble, and of the models its model started from.
+
+    A critic names its model by id, name or directory, between slashes; rules that run in this process have no training.
+    Rows held out of training do not count.
+    """
+    ensemble = _ENSEMBLE.match(critic)
+    members = ensemble[1].split("+") if ensemble else [critic]
+    models = lake.read("models").sort_by([("recorded_at", "descending"), ("model_id", "ascending")]).to_pylist()
+    found: dict[str, dict[str, Any]] = {}
+    known = True
+    for member in members:
+        row = next((m for m in models if _names(member, m)), None)
+        known &= member in CRITICS or row is not None
+        while row is not None and row["model_id"] not in found:
+            found[row["model_id"]] = row
+            base = row["base_model"]
+            row = next((m for key in ("model_id", "path", "name") for m in models if m[key] == base), None)
+    sources = sorted({(m["dataset"], m["dataset_version"]) for m in found.values() if m["dataset"]})
+    ids: set[str] = set()
+    for name, version in sources:
+        table = f"datasets/{name.removeprefix('datasets/')}"
+        rows = lake.read(table, version, ["trajectory_id"], pc.field("split") == "train")
+        ids.update(rows.column("trajectory_id").to_pylist())
+    return Training(known, tuple(found), tuple(f"{name}@{version}" for name, version in sources), frozenset(ids))
+
+
+def _names(critic: str, model: dict[str, Any]) -> bool:
+    """Whether the critic's id has this model's id, name, directory or its last part between slashes (or a revision)."""
+    parts = {model["model_id"], model["name"], model["path"].strip("/"), model["path"].rstrip("/").rpartition("/")[2]}
+    return any(f"/{part}/" in f"/{critic.replace(':', '/')}/" for part in parts)

@@ -1,0 +1,215 @@
+"""What a critic is asked: the chat requests of a trajectory, cut to a budget, and rebuilt from the log to the byte.
+
+Belongs here: where the points of judgment lie, the messages of a request, and its hash. Does not belong here: what the
+prompts say (`prompts`), reading trajectories (`streams`), calling a model (`backends`), keeping what it said (`judging`).
+
+The multiturn form of STEER (METHODS.md 1.2): system = the prompt's; user = the task, headed by the agent's own system text
+where it has one; then every turn as an assistant and a user message; last, a user message with the request. Only that last
+message varies from point to point, so a server that keeps prefixes computes each turn once. System, task and request are
+never cut; the oldest turns are dropped whole until the rest fits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stepwell.critics.prompts import Prompt, load
+from stepwell.critics.streams import COLUMNS, ESTIMATE, Counter, Feedback, Stream, streams
+from stepwell.errors import StepwellError, UsageError
+from stepwell.ids import sha256
+from stepwell.log import EventLog
+
+FORMAT = "stepwell-request@1"
+"""Version of the messages made here; it is part of every request's identity."""
+LAST_FEEDBACKS = 5
+NO_FEEDBACK = "(none yet)"
+_PLACE = re.compile(r"\{(history|budget|n_steps)\}")
+
+Message = dict[str, str]
+History = Literal["own", "delivered", "none"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a request beside prompt and trajectory; recorded with every verdict.
+
+    `prompt_tokens`: the budget. `counting`: name of the Counter. `k`: steps between two points (steer). `history`: which
+    feedback the critic is reminded of: its `own` earlier guidance, what was `delivered` to the agent, or `none`.
+    `budget_from`: share of the step limit from which the budget note is given (STEER: step 100 of 150).
+    """
+
+    prompt_tokens: int
+    counting: str = ESTIMATE.name
+    k: int = 5
+    history: History = "own"
+    budget_from: float = 2 / 3
+    format: str = FORMAT
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where judgment is passed: after the first `upto` turns, or on a `solution`; `cause` is the event it answers.
+
+    `key` tells the points of a trajectory apart: the last step (steer), the event judged (critique), else None.
+    """
+
+    key: int | str | None
+    scope: str
+    step: int | None
+    cause: str | None
+    upto: int = 0
+    first: int | None = None
+    solution: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Messages for one point with the tokens of each; `omitted` oldest turns; the `steps` shown; ids of the `history`."""
+
+    point: Point
+    messages: tuple[Message, ...]
+    tokens: tuple[int, ...]
+    omitted: int
+    steps: tuple[int, ...]
+    history: tuple[str, ...]
+
+    @cached_property
+    def hash(self) -> str:
+        """The `prompt_hash` of its verdicts."""
+        return prompt_hash(self.messages)
+
+
+def prompt_hash(messages: Sequence[Message]) -> str:
+    """sha256 of the canonical JSON of chat messages (which hold no nulls, so that nothing need be looked for)."""
+    return sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS))
+
+
+def points(stream: Stream, kind: str, k: int) -> Iterator[Point]:
+    """Where a trajectory is judged: every k steps (steer), once (steps, verifier), or each solution (critique).
+
+    Steps after the last full window of k are not judged, as in STEER.
+    """
+    turns = stream.turns
+    if kind == "critique":
+        for event_id, step, code in stream.attempts:
+            yield Point(event_id, "attempt", step, event_id, solution=code)
+        if not stream.attempts and stream.end is not None:
+            yield Point(stream.end[0], "trajectory", None, stream.end[0], solution=stream.end[1])
+    elif kind == "steer":
+        for upto in range(k, len(turns) + 1, k):
+            first, last = turns[upto - k].step, turns[upto - 1]
+            yield Point(last.step, "step" if k == 1 else "window", last.step, last.event_id, upto, first)
+    elif turns:
+        cause = stream.end[0] if stream.end and kind == "verifier" else turns[-1].event_id
+        yield Point(None, "step" if kind == "steps" else "trajectory", None, cause, len(turns))
+
+
+def build(
+    stream: Stream,
+    point: Point,
+    guidance: Sequence[Feedback],
+    prompt: Prompt,
+    settings: Settings,
+    counter: Counter,
+    omitted: int | None = None,
+) -> Request | str:
+    """The request for a point, or why there can be none: what is never cut leaves no room for a single turn.
+
+    `guidance` is the critic's own so far; only what came before the point is used. `omitted` fixes how many of the oldest
+    turns are dropped instead of counting tokens.
+    """
+    given = {"own": guidance, "delivered": stream.delivered, "none": ()}[settings.history]
+    step = point.step if point.step is not None else 1 << 31
+    past = [f for f in given if f.step < step][-LAST_FEEDBACKS:] if point.solution is None else []
+    turns = stream.turns[: point.upto]
+    fixed = [{"role": "system", "content": prompt.system}, {"role": "user", "content": stream.task}]
+    fixed += [{"role": "assistant", "content": point.solution}] if point.solution is not None else []
+    counts = [counter.message(m["content"]) for m in fixed]
+    request = _request(prompt, stream, point, past, settings, len(turns))
+    marker = counter.count("[step 1000]\n") if prompt.kind == "steps" else 0
+    room = settings.prompt_tokens - sum(counts) - counter.message(request)
+    if omitted is None:
+        omitted = len(turns)
+        while omitted and (cost := sum(turns[omitted - 1].tokens) + marker) <= room:
+            room, omitted = room - cost, omitted - 1
+        if room < 0 or (turns and omitted == len(turns)):
+            return f"system, task and request leave no room for one turn within {settings.prompt_tokens} tokens"
+    messages, shown = fixed, turns[omitted:]
+    for turn in shown:
+        said = f"[step {turn.step}]\n{turn.said}" if prompt.kind == "steps" else turn.said
+        messages += [{"role": "assistant", "content": said}, {"role": "user", "content": turn.seen}]
+        counts += [turn.tokens[0] + marker, turn.tokens[1]]
+    if omitted:
+        request = _request(prompt, stream, point, past, settings, len(shown))
+    messages.append({"role": "user", "content": request})
+    counts.append(counter.message(request))
+    steps = tuple(turn.step for turn in shown)
+    return Request(point, tuple(messages), tuple(counts), omitted, steps, tuple(f.event_id for f in past))
+
+
+def _request(
+    prompt: Prompt, stream: Stream, point: Point, past: Sequence[Feedback], settings: Settings, n_steps: int
+) -> str:
+    """The last message: the prompt's request with what the critic said before and, late in the run, the budget note."""
+    said = [f"Feedback {i} (after step {f.step}): {f.text}" for i, f in enumerate(past, 1)]
+    limit, budget = stream.step_limit, ""
+    if prompt.budget and limit and point.upto >= round(settings.budget_from * limit):
+        budget = prompt.budget.replace("{current_step}", str(point.upto)).replace("{step_limit}", str(limit))
+    asked = prompt.request if budget else prompt.request.replace("{budget}\n\n", "")
+    values = {"history": "\n".join(said) or NO_FEEDBACK, "budget": budget, "n_steps": str(n_steps)}
+    return _PLACE.sub(lambda place: values[place[1]], asked)
+
+
+def rerender(log: EventLog, verdict: Mapping[str, Any], prompt: Prompt | None = None) -> tuple[Message, ...]:
+    """The messages a model critic was shown for a verdict (a row of the log), from the log alone (METHODS.md K12).
+
+    Their `prompt_hash` equals `usage.prompt_hash`. `prompt` is needed when it is not one of those shipped. Raises
+    UsageError for a verdict no model critic made and StepwellError when the prompt's wording is not the recorded one.
+    """
+    extra = json.loads(verdict["extra"] or "{}")
+    if "request" not in extra:
+        raise UsageError(
+            f"verdict {verdict['event_id']} records no request; name one that `stepwell judge --prompt` made."
+        )
+    recorded, settings = verdict["verdict"]["prompt_id"], Settings(**extra["request"])
+    prompt = prompt or load(recorded.partition("@")[0])
+    if prompt.id != recorded or settings.format != FORMAT:
+        raise StepwellError(
+            f"verdict {verdict['event_id']} was asked for with {recorded} as {settings.format}; here are {prompt.id} and "
+            f"{FORMAT}. Give the prompt file of that version, or check out the code that wrote it."
+        )
+    rows = log.read(extra["events_version"], trajectory_ids=[verdict["trajectory_id"]], columns=COLUMNS)
+    stream, key = next(streams(rows, ESTIMATE), None), key_of(prompt.kind, verdict)
+    point = next((p for p in points(stream, prompt.kind, settings.k) if p.key == key), None) if stream else None
+    if stream is None or point is None:
+        raise StepwellError(
+            f"what verdict {verdict['event_id']} was about is no longer in the log; it cannot be rebuilt."
+        )
+    shown = log.read(trajectory_ids=[verdict["trajectory_id"]], columns=COLUMNS)
+    ids = pa.array(extra["history"], pa.string())
+    past = sorted(
+        map(feedback, shown.filter(pc.is_in(shown.column("event_id"), ids)).to_pylist()), key=lambda f: f.step
+    )
+    built = build(replace(stream, delivered=tuple(past)), point, past, prompt, settings, ESTIMATE, extra["omitted"])
+    assert isinstance(built, Request)
+    return built.messages
+
+
+def key_of(kind: str, verdict: Mapping[str, Any]) -> int | str | None:
+    """Key of the point a verdict (a row) is about."""
+    return {"steer": verdict["step"], "critique": verdict["caused_by"]}.get(kind)
+
+
+def feedback(row: Mapping[str, Any]) -> Feedback:
+    """What a verdict or a feedback event (a row) adds to the history of later requests."""
+    text = row["feedback"]["text"] if row.get("feedback") else row["verdict"]["guidance"]
+    return Feedback(row["event_id"], row["step"], text or "")

@@ -1,0 +1,56 @@
+"""What calls cost, and a limit that is kept while many are under way.
+
+Belongs here: prices and the purse. Does not belong here: what is bought with it (`judging`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Prices:
+    """US dollars for a million tokens: prompt, prompt read from the server's cache, completion (METHODS.md K11)."""
+
+    input: float
+    cached: float
+    output: float
+
+    @property
+    def name(self) -> str:
+        """The price policy its costs are recorded under."""
+        return f"usd-per-mtok:{self.input:g}/{self.cached:g}/{self.output:g}"
+
+    def cost(self, tokens_in: int, cache_read: int, tokens_out: int) -> float:
+        """US dollars for these tokens; `cache_read` are among `tokens_in`."""
+        dollars = (tokens_in - cache_read) * self.input + cache_read * self.cached + tokens_out * self.output
+        return round(dollars / 1e6, 9)
+
+
+class Purse:
+    """US dollars spent, and the most that calls under way can still cost; together never above the limit."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit, self.spent = limit, 0.0
+        self._reserved, self._under_way = 0.0, 0
+        self._settled = asyncio.Condition()
+
+    async def reserve(self, most: float) -> bool:
+        """Set aside the most a call can cost, waiting for others to settle; False when it can never be afforded."""
+        async with self._settled:
+            while self.limit is not None and self.spent + self._reserved + most > self.limit:
+                if self._under_way == 0:
+                    return False
+                await self._settled.wait()
+            self._reserved += most
+            self._under_way += 1
+            return True
+
+    async def settle(self, most: float, spent: float) -> None:
+        """Give back what was set aside for a call, less what it did cost."""
+        async with self._settled:
+            self.spent += spent
+            self._reserved -= most
+            self._under_way -= 1
+            self._settled.notify_all()

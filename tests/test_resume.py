@@ -1,0 +1,95 @@
+"""A training that is killed: it goes on from its last whole checkpoint and ends where an uninterrupted one does."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs import registry
+from jobs.make_base import start_from_scratch
+from jobs.train_policy import last_checkpoint
+from stepwell.curation.masks import rule_of
+from stepwell.datasets.build import build
+from stepwell.lake import Lake
+from stepwell.recipe import load
+from stepwell.rendering import Renderer
+from stepwell.rollout.collect import collect
+
+ROOT = Path(__file__).parent.parent
+SMALL = """
+collect: {corpus: rollouts/small, seed: 3, policies: [{kind: oracle, n_tasks: 24}]}
+source: {corpora: [rollouts/small]}
+world: {functions: 1, bugs_max: 1, max_turns: 6}
+dataset: {method: all, held_out: 0}
+architecture: {vocab_size: 400, hidden_size: 128, layers: 2, heads: 2, intermediate_size: 256}
+train: {epochs: 6, learning_rate: 1.0e-3, batch_size: 4, save_steps: 8}
+"""
+
+
+def start(recipe: Path, lake: Lake, models: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jobs.train_policy", "--recipe", str(recipe), "--lake", lake.uri]
+    settings = {**os.environ, "STEPWELL_MODELS": str(models), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=settings, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def outcome(said: str) -> str:
+    """Model and mean loss, from the job's last line."""
+    found = re.search(r"trained (\S+: loss \S+)", said)
+    assert found, said[-3000:]
+    return found[1]
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_where_an_uninterrupted_one_does(tmp_path: Path, lake: Lake) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL + f"base_model: {tmp_path / 'base'}\n")
+    recipe = load(tmp_path / "small.yaml")
+    assert recipe.collect
+    collect(lake, recipe.collect, recipe.world)
+    texts = [str(t) for t in lake.read("events", columns=["action"]).column(0).to_pylist()]
+    start_from_scratch(recipe, texts, tmp_path / "base")
+    build(lake, recipe, Renderer.load(tmp_path / "base"), str(rule_of(recipe.mask)))
+
+    killed = start(tmp_path / "small.yaml", lake, tmp_path / "killed")
+    ends = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("small/trainer-*/checkpoint-*/trainer_state.json")):
+        assert time.monotonic() < ends
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, "it was still training"
+    assert len(lake.read("models")) == 0
+
+    resumed = finish(start(tmp_path / "small.yaml", lake, tmp_path / "killed"))
+    whole = finish(start(tmp_path / "small.yaml", lake, tmp_path / "whole"))
+    assert "resuming from checkpoint-8" in resumed
+    assert "resuming" not in whole
+    (row,) = lake.read("models").to_pylist()
+    for models in ("killed", "whole"):
+        folder = tmp_path / models / "small" / row["model_id"]
+        assert registry.model_id("small", folder) == row["model_id"], "the same weights, to the bit"
+    assert outcome(resumed) == outcome(whole)
+    assert not list((tmp_path / "killed").glob("small/trainer-*")), "nothing of the interrupted run is left"
+
+
+def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path / "none") is None
+    for step, state in ((90, "{}"), (100, "{}"), (110, '{"best'), (120, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-100", "checkpoint-90"]
