@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ class Browser:
 
     def __init__(self, folder: Path) -> None:
         assert CHROMIUM
-        theirs_in, self.write_to = os.pipe()
-        self.read_from, theirs_out = os.pipe()
+        low_in, self.write_to = os.pipe()
+        self.read_from, low_out = os.pipe()
+        theirs_in, theirs_out = (fcntl.fcntl(f, fcntl.F_DUPFD, 10) for f in (low_in, low_out))  # above 3 and 4
+        os.close(low_in)
+        os.close(low_out)
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
         options += ["--no-first-run", f"--user-data-dir={folder / 'profile'}"]
         command = ["bash", "-c", f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}', CHROMIUM, *options]
@@ -72,11 +77,15 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def until(self, expression: str, seconds: float = 10) -> None:
-        """Wait for an expression to become true."""
+    def until(self, expression: str) -> None:
+        """Wait for an expression to become true in the page."""
+        self.until_here(lambda: bool(self.value(expression)), expression)
+
+    def until_here(self, condition: Callable[[], bool], what: str = "what was awaited", seconds: float = 30) -> None:
+        """Wait for something to become true on this side."""
         end = time.monotonic() + seconds
-        while not self.value(expression):
-            assert time.monotonic() < end, f"never true: {expression}"
+        while not condition():
+            assert time.monotonic() < end, f"never true: {what}"
             time.sleep(0.02)
 
     def press(self, key: str) -> None:

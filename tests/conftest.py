@@ -8,12 +8,17 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import HealthCheck, settings
 from vllm_server import Server, serving
 
 from jobs.vllm_policy import vllm_python
 from stepwell.lake import Lake
 
 GOLDEN = Path(__file__).parent / "golden"
+
+# How long an example takes is a fact about the machine.
+settings.register_profile("stepwell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("stepwell")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -273,31 +273,26 @@ def test_a_person_judges_with_the_keyboard_in_a_real_browser(lake: Lake, tmp_pat
         )
         for key in ("m", "2", "n", "g", "n", "u", "p", "n"):
             browser.press(key)
-        assert browser.value("document.querySelector('#progress').textContent") == "step 3 of 4, 3 judged"
+        browser.until("document.querySelector('#progress').textContent === 'step 3 of 4, 3 judged'")
         browser.press("e")
         browser.call("Input.insertText", text='no reason; "quoted" g\nü')
         browser.press("g")
-        assert browser.value("document.querySelector('textarea').value").endswith("üg"), "typing is no shortcut"
+        browser.until("document.querySelector('textarea').value.endsWith('üg')")  # typing is no shortcut
         browser.press("Escape")
         browser.value("document.querySelector('input[value=hallucination]').click()")
         browser.press("d")
-        assert "write your name" in browser.value("document.querySelector('#message').textContent")
+        browser.until("document.querySelector('#message').textContent.includes('write your name')")
         browser.value("document.querySelector('#annotator').focus()")
         browser.call("Input.insertText", text="ann")
         browser.press("Escape")
         browser.open(tmp_path / "judge.html")
-        assert browser.value("document.querySelector('#progress').textContent") == "step 3 of 4, 3 judged", (
-            "saved by itself"
-        )
+        browser.until("document.querySelector('#progress').textContent === 'step 3 of 4, 3 judged'")  # saved by itself
         browser.press("d")
         browser.until("document.querySelector('#message').textContent.includes('downloaded')")
         browser.value("document.querySelectorAll('details').forEach(d => { d.open = true })")
         assert browser.value("window.owned === undefined")
         labels = tmp_path / "labels-ann.jsonl"
-        for _ in range(200):
-            browser.value("new Promise(r => setTimeout(r, 20))")
-            if labels.exists() and labels.stat().st_size:
-                break
+        browser.until_here(lambda: labels.exists() and labels.stat().st_size > 0)
         asked = browser.requested()
         broken = [
             e for e in browser.events if e.get("method") in ("Runtime.exceptionThrown", "Page.javascriptDialogOpening")

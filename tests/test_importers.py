@@ -307,7 +307,7 @@ MUTATED = st.builds(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(documents=st.lists(MUTATED, min_size=10, max_size=25), cut=st.integers(0, 4000))
 def test_hostile_documents_end_as_trajectories_or_rejects(
     documents: list[Any], cut: int, tmp_path_factory: pytest.TempPathFactory

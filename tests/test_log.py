@@ -128,7 +128,7 @@ def _append_without_lock(uri: str, seed: int) -> None:
         log.append(lakes.good_repair(f"t-{name}"), f"writer-{seed}")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(), cut=st.integers(0, 20))
 def test_canonical_order_does_not_depend_on_the_order_of_rows(seed: int, cut: int) -> None:
     events = [*lakes.good_repair("t1"), *lakes.looping("t2"), *lakes.wasteful("t3")]
@@ -139,7 +139,7 @@ def test_canonical_order_does_not_depend_on_the_order_of_rows(seed: int, cut: in
     assert ids(in_order(pa.concat_tables(parts))) == expected
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(seed=st.integers(), batches=st.integers(1, 4))
 def test_replay_does_not_depend_on_the_order_of_appends(
     tmp_path_factory: pytest.TempPathFactory, seed: int, batches: int
@@ -225,7 +225,7 @@ def test_foreign_fields_kinds_and_actors_are_refused() -> None:
         Event("action", "t", "demo", "robot", {}, 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=st.text(), other=st.text())
 def test_identity_is_content(text: str, other: str) -> None:
     one = Event("action", "t", "demo", "agent", {"text": text, "command": None}, 0)

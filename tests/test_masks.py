@@ -63,7 +63,7 @@ def test_a_trajectory_nobody_judged_is_not_decided_and_a_missing_verdict_is_mask
     assert masks[1].payload["evidence"] == [lakes.actions(events)[1].event_id]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labels=st.lists(st.sampled_from([*LABELS, None]), min_size=1, max_size=12), seed=st.integers(0, 99))
 def test_random_masks_as_many_steps_as_srft_and_every_mask_has_evidence(labels: list[str | None], seed: int) -> None:
     events = judged(labels)

@@ -83,7 +83,7 @@ def test_llama_3_style_template_without_marks(llama: Path) -> None:
     assert renderer.text(CHAT).startswith("<|begin_of_text|>")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.text(max_size=40), st.text(max_size=40), st.booleans()), min_size=1, max_size=5))
 def test_any_text_any_weights(embedded: Path, turns: list[tuple[str, str, bool]]) -> None:
     renderer = Renderer.load(embedded)

@@ -94,7 +94,7 @@ def test_tasks_are_deterministic_and_distinct() -> None:
     assert make_task(7, ("prices",), EASY).task_id == "repair-prices-0913a5e97ee6"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**40), st.sampled_from([EASY, HARD, Difficulty(4, 1, 3, 0.0, "line"), DRAWN, SHORT]))
 def test_tasks_are_sound(seed: int, difficulty: Difficulty) -> None:
     task = make_task(seed, (*TRAIN_FAMILIES, *EVAL_FAMILIES), difficulty)

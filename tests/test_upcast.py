@@ -104,7 +104,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PAYLOAD = st.one_of(st.none(), st.fixed_dictionaries({"text": st.one_of(st.none(), TEXT)}))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(old=st.lists(PAYLOAD, max_size=6), new=st.lists(st.tuples(TEXT, st.integers(0, 255)), max_size=6))
 def test_rows_of_both_versions_in_one_table(old: list[dict[str, Any] | None], new: list[tuple[str, int]]) -> None:
     both = pa.struct([*OLD_TYPE, *KINDS["observation"].type])
