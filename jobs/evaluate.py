@@ -9,15 +9,12 @@ Attempts that are in the log already are not run again, so an interrupted evalua
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
-import sys
 from pathlib import Path
 
 from jobs import registry
 from jobs.report import Reporter, command, reporter
-from jobs.vllm_policy import VllmPolicy, vllm_python
-from stepwell.errors import UsageError
+from jobs.vllm_policy import VllmPolicy, go_where_vllm_is
 from stepwell.evaluation.rows import Evaluated, record_rows, summarise
 from stepwell.ids import digest
 from stepwell.lake import Lake
@@ -67,15 +64,8 @@ def evaluate(recipe: Recipe, lake: Lake, directory: str, identity: str, report: 
 
 def continue_where_vllm_is(recipe: Recipe) -> None:
     """Put the interpreter that has vLLM in the place of this one when the recipe needs it; raises UsageError without one."""
-    if recipe.evaluation.backend != "vllm" or importlib.util.find_spec("vllm"):
-        return
-    python = vllm_python()
-    if python is None:
-        raise UsageError(
-            f"recipe {recipe.name!r} evaluates with the backend 'vllm', which is not installed here; run `make vllm` and "
-            "set STEPWELL_VLLM_PYTHON to .venv-vllm/bin/python, or choose the backend 'transformers'."
-        )
-    os.execv(python, [python, "-m", "jobs.evaluate", *sys.argv[1:]])
+    if recipe.evaluation.backend == "vllm":
+        go_where_vllm_is("jobs.evaluate", f"the evaluation of recipe {recipe.name!r}")
 
 
 def main() -> None:

@@ -43,6 +43,35 @@ def vllm_version() -> str:
     return "vllm"
 
 
+def go_where_vllm_is(module: str, what: str) -> None:
+    """Put an interpreter that has vLLM in the place of this one, unless it is here; raises UsageError without one."""
+    if importlib.util.find_spec("vllm"):
+        return
+    python = vllm_python()
+    if python is None:
+        raise UsageError(
+            f"{what} needs vLLM, which is not installed here; run `make vllm` and set STEPWELL_VLLM_PYTHON to "
+            ".venv-vllm/bin/python, or use another backend."
+        )
+    os.execv(python, [python, "-m", module, *sys.argv[1:]])
+
+
+def engine(directory: str | Path, seed: int) -> Any:
+    """The offline engine on a model directory, prefixes cached; float32 on a CPU."""
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    # On a CPU vLLM takes most of the memory for its cache unless told how many GiB.
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    # bfloat16 is several times slower than float32 on CPUs that only emulate it.
+    dtype = "float32" if current_platform.is_cpu() else "auto"
+    return LLM(
+        str(directory), dtype=dtype, seed=seed, enable_prefix_caching=True, enforce_eager=True, disable_log_stats=True
+    )
+
+
 class VllmPolicy:
     """Greedy at temperature 0, else sampled; the same prompts as with transformers, to the token.
 
@@ -51,22 +80,10 @@ class VllmPolicy:
     """
 
     def __init__(self, directory: str | Path, name: str, *, temperature: float, max_new_tokens: int, seed: int) -> None:
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        # On a CPU vLLM takes most of the memory for its cache unless told how many GiB.
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        from vllm import LLM
-        from vllm.platforms import current_platform
-
         self.name, self.backend = name, vllm_version()
         self.renderer = Renderer.load(directory)
         self.eos = self.renderer.tokenizer.token_to_id(self.renderer.special["eos_token"])
-        # bfloat16 is several times slower than float32 on CPUs that only emulate it.
-        dtype = "float32" if current_platform.is_cpu() else "auto"
-        self.llm = LLM(
-            str(directory), dtype=dtype, seed=seed, enable_prefix_caching=True, enforce_eager=True,
-            disable_log_stats=True,
-        )  # fmt: skip
+        self.llm = engine(directory, seed)
         self.context: int = self.llm.llm_engine.model_config.max_model_len
         self.temperature, self.max_new_tokens, self.seed, self.asked = temperature, max_new_tokens, seed, 0
 

@@ -13,7 +13,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -264,14 +264,17 @@ def _completion(answer: dict[str, Any], latency: float, yes_no: bool) -> Complet
         reasoning=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
         latency_s=round(latency, 6),
         finish=choice.get("finish_reason"),
-        yes=_yes(choice.get("logprobs")) if yes_no else None,
+        yes=yes_of((choice.get("logprobs") or {}).get("content") or ()) if yes_no else None,
         at=round(time.time(), 6),
     )
 
 
-def _yes(logprobs: Mapping[str, Any] | None) -> float | None:
-    """p(YES) against p(NO) at the first token that is either (SWE-Gym's verifier, METHODS.md 5); None when none is."""
-    for token in (logprobs or {}).get("content") or []:
+def yes_of(tokens: Iterable[Mapping[str, Any]]) -> float | None:
+    """p(YES) against p(NO) at the first token that is either (SWE-Gym's verifier, METHODS.md 5); None when none is.
+
+    `tokens` have `token`, `logprob` and `top_logprobs`, as in the OpenAI protocol.
+    """
+    for token in tokens:
         if _word(token["token"]):
             mass = {"YES": 0.0, "NO": 0.0}
             for option in [t for t in token.get("top_logprobs") or [token] if _word(t["token"])]:
