@@ -17,7 +17,7 @@ from lakes import Step
 from jobs.tokenizer import train_tokenizer
 from stepwell.critics import prompts
 from stepwell.critics.backends import OpenAIBackend
-from stepwell.critics.context import Point, Request, Settings, build, points, prompt_hash, rerender
+from stepwell.critics.context import Point, Request, Settings, build, left_out, points, prompt_hash, rerender
 from stepwell.critics.judging import judge
 from stepwell.critics.model_critic import ModelCritic
 from stepwell.critics.streams import COLUMNS, ESTIMATE, NO_OBSERVATION, Counter, Feedback, Stream, Turn, streams
@@ -135,7 +135,9 @@ def test_the_oldest_turns_are_dropped_whole_until_the_rest_fits(sizes: list[tupl
     assert [m["content"] for m in built.messages[2:-1:2]] == [t.said for t in turns[built.omitted :]]
     assert built.messages[1]["content"] == "The task."
     if built.omitted:
-        assert sum(built.tokens) + sum(turns[built.omitted - 1].tokens) > budget, "a turn was dropped that fits"
+        assert sum(built.tokens) + sum(sum(t.tokens) for t in turns[: built.omitted]) > budget * 7 // 8, (
+            "dropped in vain"
+        )
 
 
 def test_what_cannot_be_cut_is_refused_with_a_reason() -> None:
@@ -197,3 +199,24 @@ def test_a_verdict_that_cannot_be_rebuilt_says_why(lake: Lake) -> None:
     (row,) = [r for r in log.read(kinds=["verdict"]).to_pylist() if r["extra"]]
     with pytest.raises(StepwellError, match=r"asked for with steer-concise"):
         rerender(log, row, replace(STEER, request=STEER.request + " Thanks."))
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=60), st.integers(0, 1500), st.sampled_from([0.7, 1.0]))
+def test_what_is_left_out_is_whole_oldest_and_no_more_than_the_room_asks(
+    costs: list[int], room: int, kept: float
+) -> None:
+    first = left_out(costs, room, kept)
+    assert sum(costs[first:]) <= room
+    if costs[-1] <= room:
+        assert first < len(costs), "the last turn is shown when it fits"
+    if sum(costs) <= (room if kept == 1 else room * 7 // 8 - 1):
+        assert first == 0
+
+
+def test_the_first_turn_shown_stays_for_many_points() -> None:
+    costs, room = [100] * 200, 3000
+    firsts = [left_out(costs[:n], room, 0.7) for n in range(1, 201)]
+    assert firsts == sorted(firsts)
+    assert len(set(firsts)) <= 200 / 8, "a prefix lasts at least eight points"
+    wobbling = [left_out(costs[:n], room - n % 7, 0.7) for n in range(1, 201)]
+    assert len(set(wobbling)) <= 200 / 8, "however the length of the request varies"

@@ -6,7 +6,7 @@ prompts say (`prompts`), reading trajectories (`streams`), calling a model (`bac
 The multiturn form of STEER (METHODS.md 1.2): system = the prompt's; user = the task, headed by the agent's own system text
 where it has one; then every turn as an assistant and a user message; last, a user message with the request. Only that last
 message varies from point to point, so a server that keeps prefixes computes each turn once. System, task and request are
-never cut; the oldest turns are dropped whole until the rest fits.
+never cut; the oldest turns are dropped whole, several at a time (`left_out`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from stepwell.log import EventLog
 FORMAT = "stepwell-request@1"
 """Version of the messages made here; it is part of every request's identity."""
 LAST_FEEDBACKS = 5
+KEPT = 0.7
+"""Share of the room that turns fill after some were dropped, where a trajectory is asked about again and again."""
 NO_FEEDBACK = "(none yet)"
 _PLACE = re.compile(r"\{(history|budget|n_steps)\}")
 
@@ -138,9 +140,8 @@ def build(
     marker = counter.count("[step 1000]\n") if prompt.kind == "steps" else 0
     room = settings.prompt_tokens - sum(counts) - counter.message(request)
     if omitted is None:
-        omitted = len(turns)
-        while omitted and (cost := sum(turns[omitted - 1].tokens) + marker) <= room:
-            room, omitted = room - cost, omitted - 1
+        costs = [sum(turn.tokens) + marker for turn in turns]
+        omitted = left_out(costs, room, KEPT if prompt.kind == "steer" else 1.0)
         if room < 0 or (turns and omitted == len(turns)):
             return f"system, task and request leave no room for one turn within {settings.prompt_tokens} tokens"
     messages, shown = fixed, turns[omitted:]
@@ -154,6 +155,27 @@ def build(
     counts.append(counter.message(request))
     steps = tuple(turn.step for turn in shown)
     return Request(point, tuple(messages), tuple(counts), omitted, steps, tuple(f.event_id for f in past))
+
+
+def left_out(costs: Sequence[int], room: int, kept: float) -> int:
+    """How many of the oldest turns are dropped so that the rest fits a room of tokens.
+
+    Walks through the turns as they came: whenever they no longer fit, the oldest go until they fill at most the share `kept`
+    of the room. So the first turn shown stays the same for many points, and with it the prefix a server has computed.
+    The room varies a little with the request; where prefixes are to last it is taken in steps, at most an eighth of it.
+    """
+    bits = max(0, room.bit_length() - 4) if kept < 1 else 0
+    coarse = room >> bits << bits
+    first = total = 0
+    for number, cost in enumerate(costs):
+        total += cost
+        if total > coarse:
+            while first <= number and total > kept * coarse:
+                total -= costs[first]
+                first += 1
+    if first == len(costs) and costs and costs[-1] <= room:
+        return len(costs) - 1
+    return first
 
 
 def _request(
