@@ -19,6 +19,10 @@ from rich.table import Table
 
 from assets.definitions import build_defs
 from assets.resources import Experiments, Settings
+from stepwell.critics.audit.tables import terminal
+from stepwell.critics.examine import examine
+from stepwell.critics.rules import POLICY
+from stepwell.errors import UsageError
 from stepwell.evaluation.compare import table_of
 from stepwell.lineage import render_trace, trace
 
@@ -95,8 +99,16 @@ def closing_table() -> Table:
     return table
 
 
+def audit_table() -> Table | str:
+    """How the step rules agree with the ground truth of the corpora, or why that cannot be said."""
+    try:
+        return terminal(examine(Settings().lake(), POLICY).sheets()[0])
+    except UsageError as nothing:
+        return str(nothing)
+
+
 def main() -> None:
-    """Materialise, then print the closing table and the trace of one model."""
+    """Materialise, then print the closing table, how good the step rules were, and the trace of one model."""
     parser = argparse.ArgumentParser(prog="python -m assets.materialize", description=__doc__.splitlines()[0])
     parser.add_argument("--select", help="asset selection, such as key:datasets/srft or group:log")
     parser.add_argument("--trace", default="srft", help="model to trace at the end")
@@ -104,6 +116,7 @@ def main() -> None:
     if not materialize(options.select):
         sys.exit(1)
     console.print(closing_table())
+    console.print(audit_table())
     console.print(render_trace(trace(Settings().lake(), options.trace)))
 
 
