@@ -418,7 +418,14 @@ def command(lake: Lake, server: ChatServer, *more: str) -> list[str]:
 
 def started(lake: Lake, server: ChatServer) -> subprocess.Popen[str]:
     code = "import sys; from stepwell.cli import main; sys.argv[0] = 'stepwell'; main()"
-    line = [sys.executable, "-c", code, *command(lake, server, "--concurrency", "3", "--json")]
+    line = [
+        "env",
+        "--default-signal=INT",
+        sys.executable,
+        "-c",
+        code,
+        *command(lake, server, "--concurrency", "3", "--json"),
+    ]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -478,6 +485,10 @@ def test_the_command_judges_says_what_it_did_and_plans(full: Lake, server: ChatS
     done = runner.invoke(app, command(full, server, "--json"))
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["n_verdicts"] == CALLS
+    for flags in ([], ["--dry-run"]):
+        cramped = command(full, server, "--max-tokens", "10", "--context", "20", "--json", *flags)
+        told = json.loads(runner.invoke(app, cramped).stdout)
+        assert list(told["not_judged"].values()) == [CALLS], "why a point is not judged is said in JSON too"
     server.fault_of = lambda body: Fault(401)
     failed = runner.invoke(app, command(full, server, "--every", "3"))
     assert isinstance(failed.exception, StepwellError)

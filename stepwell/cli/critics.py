@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -128,7 +127,7 @@ def _prices(price_in: float | None, cached: float | None, out: float | None) -> 
 
 def _show_plan(found: Plan, json: bool) -> None:
     if json:
-        emit(asdict(found))
+        emit(found.__dict__)
         return
     lines = [
         f"{found.critic}: {found.n_calls} calls for {found.n_trajectories} trajectories "
@@ -144,7 +143,7 @@ def _show_plan(found: Plan, json: bool) -> None:
 
 def _show_report(report: Report, json: bool) -> None:
     if json:
-        emit(asdict(report) | {"complete": report.complete})
+        emit(report.__dict__ | {"complete": report.complete})
     else:
         tokens = f"{report.tokens_in} tokens in ({report.cache_read} cached), {report.tokens_out} out"
         lines = [
