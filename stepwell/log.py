@@ -8,7 +8,7 @@ about to write: the same fact offered twice, by one process or by many, is store
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +43,16 @@ class Appended:
     new: int
     known: int
     version: int
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What a derivation did: trajectories with something new, events written, events superseded, version gone through."""
+
+    n_trajectories: int
+    n_new: int
+    n_superseded: int
+    events_version: int | None
 
 
 class EventLog:
@@ -143,6 +153,39 @@ class EventLog:
         for batch in self.lake.dataset(handle).to_batches(columns=["batch_id"], filter=where):
             names.update(pc.unique(batch.column(0)).to_pylist())
         return max((int(m[1]) for name in names if (m := _THROUGH.search(name))), default=None)
+
+    def derive(
+        self,
+        policy: str,
+        name: str,
+        kinds: Sequence[str],
+        columns: Sequence[str],
+        new: Callable[[pa.Table], tuple[Sequence[Event], Sequence[Event]]],
+        size: int = 500,
+    ) -> Derived:
+        """Append what a derivation makes of every trajectory that gained events of these kinds since its last run.
+
+        `new` takes the events of whole trajectories (`size` of them at a time) and returns the events that are not there
+        yet and the retractions of those that no longer hold. Batches are called `NAME:POLICY:...`; the last one says which
+        version was gone through, so a run that dies is done again as a whole and writes only what is missing.
+        """
+        until = self.version
+        if until is None:
+            return Derived(0, 0, 0, None)
+        ids = self.changed(self.through(policy), until, kinds)
+        streams = n_new = n_superseded = 0
+        held: list[Event] = []
+        for part, rows in enumerate(self.batches(ids, until, size, columns)):
+            if held:
+                self.append(held, f"{name}:{policy}:v{until}:part-{part}")
+            fresh, stale = new(rows)
+            held = [*fresh, *stale]
+            streams += len({e.trajectory_id for e in held})
+            n_new += len(fresh)
+            n_superseded += len(stale)
+        if held:
+            self.append(held, f"{name}:{policy}:through-{until}")
+        return Derived(streams, n_new, n_superseded, until)
 
     def batches(
         self,

@@ -92,26 +92,18 @@ def majority(events: pa.Table, ensemble: Ensemble) -> list[Event]:
 
 def judge_new(lake: Lake, ensemble: Ensemble, size: int = 500) -> Report:
     """Vote on the trajectories whose verdicts changed since this ensemble last ran; stale majorities are superseded."""
-    log = EventLog(lake)
-    until = log.version
-    if until is None:
-        return Report(ensemble.id, 0, 0, 0, 0, 0, None)
-    ids = log.changed(log.through(ensemble.id), until, _KINDS)
     written: list[Event] = []
-    superseded = 0
-    held: list[Event] = []
-    for part, rows in enumerate(log.batches(ids, until, size, COLUMNS)):
-        if held:
-            log.append(held, f"majority:{ensemble.id}:v{until}:part-{part}")
-        new, stale = _new(rows, ensemble)
-        held = [*new, *stale]
-        written += new
-        superseded += len(stale)
-    if held:
-        log.append(held, f"majority:{ensemble.id}:through-{until}")
+
+    def new(rows: pa.Table) -> tuple[list[Event], list[Event]]:
+        fresh, stale = _new(rows, ensemble)
+        written.extend(fresh)
+        return fresh, stale
+
+    done = EventLog(lake).derive(ensemble.id, "majority", _KINDS, COLUMNS, new, size)
     ties = sum(orjson.loads(e.extra or "{}")["tie"] for e in written)
     unread = sum(e.payload["parse_status"] == "unparseable" for e in written)
-    return Report(ensemble.id, len({e.trajectory_id for e in written}), len(written), ties, unread, superseded, until)
+    streams = len({e.trajectory_id for e in written})
+    return Report(ensemble.id, streams, done.n_new, ties, unread, done.n_superseded, done.events_version)
 
 
 def label_curve(events: pa.Table, ensemble: Ensemble, truth: str, draws: int = 1000, seed: int = 0) -> list[Point]:

@@ -50,25 +50,9 @@ def judge_new(lake: Lake, critic: str = rules.POLICY, size: int = 500) -> Report
     """
     if critic not in CRITICS:
         raise UnknownName("critic", critic, CRITICS, "Verdicts of others are imported as events.")
-    log = EventLog(lake)
-    until = log.version
-    if until is None:
-        return Report(critic, 0, 0, 0, None)
-    ids = log.changed(log.through(critic), until, KINDS)
     columns = [*COLUMNS, "policy", "verdict"]
-    streams = n_verdicts = n_superseded = 0
-    held: list[Event] = []
-    for part, rows in enumerate(log.batches(ids, until, size, columns)):
-        if held:
-            log.append(held, f"judge:{critic}:v{until}:part-{part}")
-        verdicts, stale = _new(rows, critic)
-        held = [*verdicts, *stale]
-        streams += len({e.trajectory_id for e in held})
-        n_verdicts += len(verdicts)
-        n_superseded += len(stale)
-    if held:
-        log.append(held, f"judge:{critic}:through-{until}")
-    return Report(critic, streams, n_verdicts, n_superseded, until)
+    done = EventLog(lake).derive(critic, "judge", KINDS, columns, lambda rows: _new(rows, critic), size)
+    return Report(critic, done.n_trajectories, done.n_new, done.n_superseded, done.events_version)
 
 
 def _new(rows: pa.Table, critic: str) -> tuple[list[Event], list[Event]]:

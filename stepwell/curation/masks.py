@@ -176,24 +176,8 @@ def decide(events: pa.Table, rule: MaskRule) -> list[Event]:
 
 def mask_new(lake: Lake, rule: MaskRule, size: int = 500) -> Report:
     """Decide the trajectories that changed since this rule last ran; masks of an earlier state are superseded."""
-    log = EventLog(lake)
-    until = log.version
-    if until is None:
-        return Report(rule.id, 0, 0, 0, None)
-    ids = log.changed(log.through(rule.id), until, KINDS)
-    streams = n_masks = n_superseded = 0
-    held: list[Event] = []
-    for part, rows in enumerate(log.batches(ids, until, size, COLUMNS)):
-        if held:
-            log.append(held, f"mask:{rule.id}:v{until}:part-{part}")
-        masks, stale = _new(rows, rule)
-        held = [*masks, *stale]
-        streams += len({e.trajectory_id for e in held})
-        n_masks += len(masks)
-        n_superseded += len(stale)
-    if held:
-        log.append(held, f"mask:{rule.id}:through-{until}")
-    return Report(rule.id, streams, n_masks, n_superseded, until)
+    done = EventLog(lake).derive(rule.id, "mask", KINDS, COLUMNS, lambda rows: _new(rows, rule), size)
+    return Report(rule.id, done.n_trajectories, done.n_new, done.n_superseded, done.events_version)
 
 
 def _new(events: pa.Table, rule: MaskRule) -> tuple[list[Event], list[Event]]:
