@@ -15,8 +15,8 @@ from typing import Any
 
 from jobs.report import Reporter, command, reporter
 from jobs.vllm_policy import engine, go_where_vllm_is
+from stepwell.chat import BatchBackend, Call, Completion, Failure, yes_of
 from stepwell.critics import prompts
-from stepwell.critics.backends import BatchBackend, Call, Completion, Failure, yes_of
 from stepwell.critics.judging import Report, judge
 from stepwell.critics.model_critic import ModelCritic
 from stepwell.critics.streams import Counter

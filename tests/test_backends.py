@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from chat_server import ChatServer, Fault
 
-from stepwell.critics.backends import BatchBackend, Call, Completion, Failure, OpenAIBackend
+from stepwell.chat import BatchBackend, Call, Completion, Failure, OpenAIBackend
 from stepwell.errors import UsageError
 
 CALL = Call(({"role": "system", "content": "Judge."}, {"role": "user", "content": "This."}), max_tokens=50)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from lakes import Step
 
 from jobs.tokenizer import train_tokenizer
+from stepwell.chat import OpenAIBackend, prompt_hash
 from stepwell.critics import prompts
-from stepwell.critics.backends import OpenAIBackend
-from stepwell.critics.context import Point, Request, Settings, build, left_out, points, prompt_hash, rerender
+from stepwell.critics.context import Point, Request, Settings, build, left_out, points, rerender
 from stepwell.critics.judging import judge
 from stepwell.critics.model_critic import ModelCritic
 from stepwell.critics.streams import COLUMNS, ESTIMATE, NO_OBSERVATION, Counter, Feedback, Stream, Turn, streams

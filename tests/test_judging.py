@@ -21,21 +21,21 @@ from filelock import FileLock
 from lakes import Step
 from typer.testing import CliRunner
 
+from stepwell.chat import BatchBackend, Call, Completion, Failure, OpenAIBackend
 from stepwell.cli import critics as commands
 from stepwell.cli.common import app
 from stepwell.critics import prompts
-from stepwell.critics.backends import BatchBackend, Call, Completion, Failure, OpenAIBackend
 from stepwell.critics.cache import Completions, place
 from stepwell.critics.judging import Report, judge
 from stepwell.critics.model_critic import ModelCritic
 from stepwell.critics.planning import plan
-from stepwell.critics.spending import Prices
 from stepwell.curation.masks import MaskRule
 from stepwell.errors import StepwellError, UsageError
 from stepwell.event import Event
 from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog, live
+from stepwell.spending import Prices
 
 STEER = prompts.load("steer-concise")
 PRICES = Prices(1.0, 0.1, 4.0)

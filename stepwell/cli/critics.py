@@ -7,19 +7,19 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from stepwell.chat import OpenAIBackend
 from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
 from stepwell.critics import prompts
-from stepwell.critics.backends import OpenAIBackend
 from stepwell.critics.context import History
 from stepwell.critics.judging import Report, judge
 from stepwell.critics.model_critic import ModelCritic
 from stepwell.critics.planning import Plan, plan
 from stepwell.critics.rules import POLICY
 from stepwell.critics.run import judge_new
-from stepwell.critics.spending import Prices
 from stepwell.critics.streams import ESTIMATE, Counter
 from stepwell.errors import StepwellError, UsageError
 from stepwell.lake import Lake
+from stepwell.spending import Prices
 
 
 def register(app: typer.Typer) -> None:

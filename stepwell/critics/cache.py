@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orjson
 
-from stepwell.critics.backends import Completion
+from stepwell.chat import Completion
 from stepwell.ids import digest
 from stepwell.lake import Lake
 

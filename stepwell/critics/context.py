@@ -1,7 +1,7 @@
 """What a critic is asked: the chat requests of a trajectory, cut to a budget, and rebuilt from the log to the byte.
 
 Belongs here: where the points of judgment lie, the messages of a request, and its hash. Does not belong here: what the
-prompts say (`prompts`), reading trajectories (`streams`), calling a model (`backends`), keeping what it said (`judging`).
+prompts say (`prompts`), reading trajectories (`streams`), calling a model (`stepwell.chat`), keeping what it said (`judging`).
 
 The multiturn form of STEER (METHODS.md 1.2): system = the prompt's; user = the task, headed by the agent's own system text
 where it has one; then every turn as an assistant and a user message; last, a user message with the request. Only that last
@@ -18,14 +18,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stepwell.chat import Message, prompt_hash
 from stepwell.critics.prompts import Prompt, load
 from stepwell.critics.streams import COLUMNS, ESTIMATE, Counter, Feedback, Stream, streams
 from stepwell.errors import StepwellError, UsageError
-from stepwell.ids import sha256
 from stepwell.log import EventLog
 
 FORMAT = "stepwell-request@1"
@@ -36,7 +35,6 @@ KEPT = 0.7
 NO_FEEDBACK = "(none yet)"
 _PLACE = re.compile(r"\{(history|budget|n_steps)\}")
 
-Message = dict[str, str]
 History = Literal["own", "delivered", "none"]
 
 
@@ -88,11 +86,6 @@ class Request:
     def hash(self) -> str:
         """The `prompt_hash` of its verdicts."""
         return prompt_hash(self.messages)
-
-
-def prompt_hash(messages: Sequence[Message]) -> str:
-    """sha256 of the canonical JSON of chat messages (which hold no nulls, so that nothing need be looked for)."""
-    return sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS))
 
 
 def points(stream: Stream, kind: str, k: int) -> Iterator[Point]:

@@ -1,7 +1,7 @@
 """Grammars: what critics must reply, reading what they do reply, and writing it in canonical form.
 
 Belongs here: reading, writing and describing replies of every kind. Does not belong here: what each kind must state
-(`form_steer`, `form_steps`, `form_judgment`), prompts (`prompts`), calling a model (`backends`).
+(`form_steer`, `form_steps`, `form_judgment`), prompts (`prompts`), calling a model (`stepwell.chat`).
 
 A reply is `ok` when it is the canonical form of what it says, white space aside. It is `repaired` when its form differs
 but everything the kind needs is stated, once, and without contradiction. Else it is `unparseable`, and carries nothing:

@@ -1,7 +1,7 @@
 """Judging with a model: only what is missing is asked, every reply is kept, verdicts go to the log in batches.
 
 Belongs here: which calls are made, in which order, at what cost, and what was done when a run ends, however it ends. Does
-not belong here: what is asked (`context`), how (`backends`), what replies mean (`model_critic`).
+not belong here: what is asked (`context`), how (`stepwell.chat`), what replies mean (`model_critic`).
 
 What is in the log for the very same request is not asked again, nor is what the cache holds. A trajectory's points are
 asked one after the other, so that each call finds the one before in the server's prefix cache; trajectories run side by
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from stepwell.critics.backends import Backend, Completion, Failure
+from stepwell.chat import Backend, Completion, Failure
 from stepwell.critics.cache import Completions, place
 from stepwell.critics.context import Request
 from stepwell.critics.model_critic import (
@@ -35,13 +35,13 @@ from stepwell.critics.model_critic import (
     walk,
 )
 from stepwell.critics.run import superseding
-from stepwell.critics.spending import Purse
 from stepwell.critics.streams import COLUMNS, KINDS, Feedback, Stream, streams
 from stepwell.errors import StepwellError, UsageError
 from stepwell.event import Event
 from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.spending import Purse
 
 READ_AT_ONCE = 100
 """Trajectories read at a time."""

@@ -15,16 +15,16 @@ from typing import Any
 
 import orjson
 
-from stepwell.critics.backends import Call, Completion
+from stepwell.chat import Call, Completion
 from stepwell.critics.context import FORMAT, History, Point, Request, Settings, build, feedback, key_of, points
 from stepwell.critics.grammar import json_schema, read
 from stepwell.critics.prompts import Prompt
-from stepwell.critics.spending import Prices
 from stepwell.critics.streams import ESTIMATE, MESSAGE_TOKENS, Counter, Feedback, Stream
 from stepwell.critics.taxonomy import Taxonomy, load
 from stepwell.errors import UsageError
 from stepwell.event import Event
 from stepwell.ids import canonical, sha256
+from stepwell.spending import Prices
 
 _NOTHING = {
     "steer": "fewer steps than between two judgments",

@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from stepwell.chat import Backend, Call, Completion, Failure, OpenAIBackend
 from stepwell.critics import prompts
-from stepwell.critics.backends import Backend, Call, Completion, Failure, OpenAIBackend
 from stepwell.critics.judging import judge
 from stepwell.critics.model_critic import ModelCritic
 from stepwell.event import Event

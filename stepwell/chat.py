@@ -1,7 +1,7 @@
 """Calling a model: one call in, one completion or the reason there is none out.
 
 Belongs here: the protocol, servers that speak the OpenAI chat protocol, and engines in this process that answer many calls
-at once (the engine itself lives in `jobs`). Does not belong here: what is asked, caching, cost (`judging`).
+at once (the engine itself lives in `jobs`). Does not belong here: what is asked, caching, cost (the caller).
 """
 
 from __future__ import annotations
@@ -21,17 +21,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 
 from stepwell.errors import UsageError
+from stepwell.ids import sha256
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
-Message = dict[str, str]
+Message = dict[str, Any]
 _OVERFLOW = re.compile(
     r"context.{0,20}(length|window|size)|max_model_len|(prompt|input).{0,40}too long|too many tokens", re.IGNORECASE
 )
 _FATAL = {401: "the key was refused", 403: "access is forbidden", 404: "no such model or address"}
 _LONGEST_WAIT = 60.0
 _LONGEST_ASKED = 600.0
+
+
+def prompt_hash(messages: Sequence[Message]) -> str:
+    """sha256 of the canonical JSON of chat messages (which hold no nulls, so that nothing need be looked for)."""
+    return sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What calls cost, and a limit that is kept while many are under way.
 
-Belongs here: prices and the purse. Does not belong here: what is bought with it (`judging`).
+Belongs here: prices and the purse. Does not belong here: what is bought with it (the caller).
 """
 
 from __future__ import annotations
