@@ -11,7 +11,8 @@ from stepwell.fold import Folded, refresh_table
 from stepwell.importers.run import import_paths
 from stepwell.log import EventLog
 from stepwell.recipe import Collect, World
-from stepwell.rollout.collect import collect
+from stepwell.rollout.collect import now_and_then
+from stepwell.rollout.runs import collect_pool
 
 
 @dg.asset(group_name="log", kinds={"deltalake"})
@@ -28,9 +29,8 @@ def rollouts_asset(name: str, collecting: Collect, world: World) -> dg.AssetsDef
 
     @dg.asset(name=name, key_prefix="rollouts", group_name="log", kinds={"deltalake"})
     def rollouts(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult[None]:
-        ids = collect(
-            settings.lake(), collecting, world, lambda done, total: context.log.info(f"{done}/{total} rollouts")
-        )
+        tell = now_and_then(lambda report: context.log.info(report.line()))
+        ids = collect_pool(settings.lake(), collecting, world, progress=tell).trajectories
         return dg.MaterializeResult(
             metadata={"dagster/row_count": len(ids), "corpus": collecting.corpus},
             data_version=dg.DataVersion(f"{collecting.corpus}:{len(ids)}"),

@@ -14,23 +14,18 @@ from pathlib import Path
 
 from jobs import registry
 from jobs.report import Reporter, command, reporter
-from jobs.vllm_policy import VllmPolicy, go_where_vllm_is
+from jobs.rollout import load_model
+from jobs.vllm_policy import go_where_vllm_is
+from stepwell.batching import Crowd
+from stepwell.errors import StepwellError
 from stepwell.evaluation.rows import Evaluated, record_rows, summarise
 from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.recipe import Recipe, load
-from stepwell.rollout.batch import BatchPolicy
-from stepwell.rollout.collect import collect_batched
-
-
-def policy_of(recipe: Recipe, directory: str, name: str) -> BatchPolicy:
-    """The backend the recipe names, loaded with the model."""
-    e = recipe.evaluation
-    if e.backend == "vllm":
-        return VllmPolicy(directory, name, temperature=e.temperature, max_new_tokens=e.max_new_tokens, seed=e.seed)
-    from jobs.model_policy import TransformersPolicy
-
-    return TransformersPolicy(directory, name, temperature=e.temperature, max_new_tokens=e.max_new_tokens, seed=e.seed)
+from stepwell.rollout.collect import collect, now_and_then
+from stepwell.rollout.playing import Setting
+from stepwell.rollout.policies import Batched
+from stepwell.rollout.runs import SCAFFOLDS, repairs
 
 
 def evaluate(recipe: Recipe, lake: Lake, directory: str, identity: str, report: Reporter) -> Evaluated:
@@ -38,21 +33,31 @@ def evaluate(recipe: Recipe, lake: Lake, directory: str, identity: str, report: 
     e = recipe.evaluation
     settings = [e.model_dump(mode="json"), recipe.world.model_dump(mode="json")]
     evaluation_id = f"{identity}@{e.suite}-{digest(identity, settings)[:12]}"
-    policy = policy_of(recipe, directory, identity)
-    report.log(f"evaluating {identity} on {e.n_tasks} tasks of {e.suite}, {policy.backend}")
-    trajectories = collect_batched(
-        lake,
-        policy,
-        recipe.world,
-        corpus=f"evaluations/{e.suite}",
-        run_id=evaluation_id,
-        split="eval",
-        n_tasks=e.n_tasks,
-        attempts=e.attempts,
-        seed=e.seed,
-        batch_size=e.batch_size,
-        progress=lambda done, total: report.log(f"{done}/{total} attempts"),
+    policy = load_model(
+        directory, identity, e.backend, temperature=e.temperature, max_new_tokens=e.max_new_tokens, seed=e.seed
     )
+    report.log(f"evaluating {identity} on {e.n_tasks} tasks of {e.suite}, {policy.backend}")
+    corpus = f"evaluations/{e.suite}"
+    wanted = repairs(
+        recipe.world,
+        "eval",
+        e.n_tasks,
+        e.seed,
+        corpus=corpus,
+        policy=identity,
+        run_id=evaluation_id,
+        attempts=e.attempts,
+    )
+
+    def setting(crowd: Crowd) -> Setting:
+        return Setting(Batched(policy, crowd, e.batch_size), recipe.world.max_turns, SCAFFOLDS[recipe.world.scaffold]())
+
+    done = collect(
+        lake, corpus, wanted, setting, parallel=e.batch_size, progress=now_and_then(lambda r: report.log(r.line()))
+    )
+    if not done.complete:
+        raise StepwellError(f"{evaluation_id} is not finished ({done.line()}): {done.stopped}. Run it again to go on.")
+    trajectories = done.trajectories
     record_rows(
         lake, trajectories, evaluation_id=evaluation_id, suite=e.suite, recipe=recipe.name, model_id=identity, seed=e.seed,
         backend=policy.backend,

@@ -24,7 +24,8 @@ from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe, load
 from stepwell.rendering import Renderer
-from stepwell.rollout.collect import collect
+from stepwell.rollout.collect import now_and_then
+from stepwell.rollout.runs import collect_pool
 
 
 def start_from_scratch(recipe: Recipe, texts: list[str], directory: Path) -> None:
@@ -59,7 +60,7 @@ def make(recipe: Recipe, lake: Lake, output: Path, report: Reporter) -> None:
 
     if recipe.collect is None:
         raise RecipeError(f"recipe {recipe.name!r} has no `collect`; a base model is trained on rollouts.")
-    collect(lake, recipe.collect, recipe.world, lambda done, total: report.log(f"{done}/{total} rollouts"))
+    collect_pool(lake, recipe.collect, recipe.world, progress=now_and_then(lambda r: report.log(r.line())))
     events = EventLog(lake).read(corpora=[recipe.collect.corpus], columns=READS)
     texts = [f"{m['role']}\n{m['content']}" for chat in conversations(events) for m in chat.messages]
     settings = {"dataset": recipe.dataset and recipe.dataset.model_copy(update={"method": "all"})}

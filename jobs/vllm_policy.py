@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.errors import UsageError
-from stepwell.rendering import Message, Renderer
-from stepwell.rollout.batch import Reply
+from stepwell.ids import canonical
+from stepwell.rendering import Renderer
+from stepwell.rollout.policies import Reply, View
 
 
 def vllm_python() -> str | None:
@@ -75,43 +76,60 @@ def engine(directory: str | Path, seed: int) -> Any:
 class VllmPolicy:
     """Greedy at temperature 0, else sampled; the same prompts as with transformers, to the token.
 
-    Each request has a seed of its own, made from `seed` and how many came before it: one seed for all would give every
-    attempt at a task the same replies.
+    A sampled reply has a seed of its own, made from `seed` and the turn's key: one seed for all would give every attempt at
+    a task the same replies.
     """
 
-    def __init__(self, directory: str | Path, name: str, *, temperature: float, max_new_tokens: int, seed: int) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        name: str,
+        *,
+        temperature: float,
+        max_new_tokens: int,
+        seed: int,
+        top_p: float = 1.0,
+    ) -> None:
         self.name, self.backend = name, vllm_version()
         self.renderer = Renderer.load(directory)
         self.eos = self.renderer.tokenizer.token_to_id(self.renderer.special["eos_token"])
         self.llm = engine(directory, seed)
         self.context: int = self.llm.llm_engine.model_config.max_model_len
-        self.temperature, self.max_new_tokens, self.seed, self.asked = temperature, max_new_tokens, seed, 0
+        self.temperature, self.max_new_tokens, self.seed, self.top_p = temperature, max_new_tokens, seed, top_p
 
-    def act_many(self, chats: Sequence[Sequence[Message]]) -> list[Reply]:
-        """One reply per conversation; a conversation that does not fit the context gets a reply with text None."""
-        prompts = [self.renderer.prompt_ids(chat) for chat in chats]
-        replies = [Reply(None, len(p), 0, 0.0, "context") for p in prompts]
+    def act_many(self, views: Sequence[View]) -> list[Reply]:
+        """One reply per view; a conversation that does not fit the context gets none."""
+        prompts = [self.renderer.prompt_ids(view.messages) for view in views]
+        replies = [Reply(None, "context", detail=f"{len(p)} tokens of {self.context}") for p in prompts]
         fits = [i for i, p in enumerate(prompts) if len(p) + self.max_new_tokens <= self.context]
         started = time.monotonic()
         asked = [{"prompt_token_ids": prompts[i]} for i in fits]
-        outputs = self.llm.generate(asked, [self._sampling() for _ in fits], use_tqdm=False)
+        outputs = self.llm.generate(asked, [self._sampling(views[i]) for i in fits], use_tqdm=False)
         latency = (time.monotonic() - started) / max(len(fits), 1)
         for i, output in zip(fits, outputs, strict=True):
             said = output.outputs[0]
             new = list(said.token_ids)
             closed = said.finish_reason == "stop"
             text = self.renderer.tokenizer.decode(new[:-1] if closed else new, skip_special_tokens=False)
-            replies[i] = Reply(text, len(prompts[i]), len(new), latency, str(said.finish_reason))
+            used: dict[str, Any] = {"tokens_in": len(prompts[i]), "tokens_out": len(new), "latency_s": latency}
+            used |= {"cache_read": output.num_cached_tokens, "finish": str(said.finish_reason)}
+            drawn = {
+                "temperature": self.temperature,
+                "top_p": self.top_p,
+                "max_tokens": self.max_new_tokens,
+                "seed": self.seed,
+            }
+            replies[i] = Reply(text, str(said.finish_reason), {**used, "sampling": canonical(drawn).decode()})
         return replies
 
-    def _sampling(self) -> Any:
+    def _sampling(self, view: View) -> Any:
         from vllm import SamplingParams
 
-        self.asked += 1
         return SamplingParams(
             temperature=self.temperature,
+            top_p=self.top_p,
             max_tokens=self.max_new_tokens,
-            seed=self.seed * 1_000_003 + self.asked,
+            seed=self.seed + view.sampling_seed,
             stop_token_ids=[self.eos],
             detokenize=False,
         )

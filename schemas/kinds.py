@@ -55,3 +55,5 @@ KINDS: dict[str, Kind] = {
 }
 ACTORS: tuple[str, ...] = ("agent", "teacher", "critic", "environment", "grader", "human", "system")
 LABELS: tuple[str, ...] = ("good", "unnecessary", "mistake", "recover")
+UNFINISHED: tuple[str, ...] = ("aborted", "model_unavailable", "environment_error")
+"""Exit statuses that say nothing about the policy: such rollouts are run again, and nothing is learnt from them."""

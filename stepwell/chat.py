@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from stepwell.batching import Batcher
 from stepwell.errors import UsageError
-from stepwell.ids import sha256
+from stepwell.ids import sha256, storable
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -42,19 +43,27 @@ def prompt_hash(messages: Sequence[Message]) -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """One request of a model; `schema` asks for JSON of that schema, `yes_no` for the probability of YES against NO."""
+    """One request of a model; `schema` asks for JSON of that schema, `yes_no` for the probability of YES against NO.
+
+    `tools` are schemas of functions the model may call, as in the OpenAI protocol.
+    """
 
     messages: tuple[Message, ...]
     max_tokens: int
     temperature: float = 0.0
     seed: int | None = None
+    top_p: float = 1.0
+    tools: tuple[Mapping[str, Any], ...] = ()
     schema: Mapping[str, Any] | None = None
     yes_no: bool = False
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model said; `yes` is e^yes / (e^yes + e^no) where it was asked for and given; `at` is Unix time."""
+    """What the model said; `yes` is e^yes / (e^yes + e^no) where it was asked for and given; `at` is Unix time.
+
+    `tool_calls` are in chat shape, arguments as JSON strings; `thinking` is reasoning a server keeps apart from the text.
+    """
 
     text: str
     call_id: str | None = None
@@ -66,6 +75,8 @@ class Completion:
     finish: str | None = None
     yes: float | None = None
     at: float | None = None
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    thinking: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,37 +112,16 @@ class BatchBackend:
     """An engine that answers many calls at once (`batch`, run in a thread): whatever waits goes into the next batch."""
 
     def __init__(self, batch: Callable[[Sequence[Call]], Sequence[Completion | Failure]], size: int = 256) -> None:
-        self.batch, self.concurrency = batch, size
-        self._waiting: list[tuple[Call, asyncio.Future[Completion | Failure]]] = []
-        self._runner: asyncio.Task[None] | None = None
+        self.concurrency = size
+        self._batcher = Batcher(batch, size)
 
     async def complete(self, call: Call) -> Completion | Failure:
         """Wait for the batch that holds this call."""
-        future: asyncio.Future[Completion | Failure] = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, future))
-        if self._runner is None or self._runner.done():
-            self._runner = asyncio.create_task(self._run())
-        return await future
-
-    async def _run(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(0.01)  # let those that wake together come together
-            taken, self._waiting = self._waiting[: self.concurrency], self._waiting[self.concurrency :]
-            try:
-                answers = await asyncio.to_thread(self.batch, [call for call, _ in taken])
-                for (_, future), answer in zip(taken, answers, strict=True):
-                    if not future.done():
-                        future.set_result(answer)
-            except Exception as error:
-                for _, future in taken:
-                    if not future.done():
-                        future.set_exception(error)
+        return await self._batcher.ask(call)
 
     async def close(self) -> None:
         """Wait for the batch that runs."""
-        if self._runner is not None:
-            await asyncio.wait([self._runner])
-            self._runner = None
+        await self._batcher.close()
 
 
 class OpenAIBackend:
@@ -180,6 +170,10 @@ class OpenAIBackend:
     def _body(self, call: Call) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "messages": call.messages, "max_tokens": call.max_tokens}
         body["temperature"] = call.temperature
+        if call.top_p < 1:
+            body["top_p"] = call.top_p
+        if call.tools:
+            body["tools"] = call.tools
         if call.seed is not None:
             body["seed"] = call.seed
         if call.schema is not None:
@@ -260,9 +254,11 @@ def _asked(headers: Mapping[str, str]) -> float:
 def _completion(answer: dict[str, Any], latency: float, yes_no: bool) -> Completion:
     choice = answer["choices"][0]
     usage = answer.get("usage") or {}
-    text = choice["message"].get("content") or ""
+    message = choice["message"]
+    text = message.get("content") or ""
+    thinking = message.get("reasoning_content") or message.get("reasoning")
     return Completion(
-        text=text.encode("utf-8", "replace").decode(),  # half a surrogate pair is valid JSON, but no text
+        text=storable(text),
         call_id=answer.get("id"),
         tokens_in=usage.get("prompt_tokens"),
         tokens_out=usage.get("completion_tokens"),
@@ -272,6 +268,8 @@ def _completion(answer: dict[str, Any], latency: float, yes_no: bool) -> Complet
         finish=choice.get("finish_reason"),
         yes=yes_of((choice.get("logprobs") or {}).get("content") or ()) if yes_no else None,
         at=round(time.time(), 6),
+        tool_calls=tuple(message.get("tool_calls") or ()),
+        thinking=storable(thinking) if isinstance(thinking, str) else None,
     )
 
 

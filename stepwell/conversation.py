@@ -3,18 +3,65 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
 from stepwell.log import live
 
+Message = dict[str, Any]
 READS = (
     "event_id", "trajectory_id", "corpus", "step", "kind", "actor", "policy", "extra", "instruction", "action", "observation",
     "mask", "retraction",
 )  # fmt: skip
+
+
+SHOWN = ("delivered", "placebo")
+"""Modes of feedback that is in the agent's prompt."""
+REPLAYED = (*READS[:-1], "notice", "feedback", "turn", "usage", "retraction")
+"""Columns of `events` that `prompts` reads."""
+
+
+class Transcript:
+    """The messages an agent is shown, as they grow turn by turn: the one place that says what a prompt is.
+
+    At most one piece of advice is in a prompt, where it was given; the next takes its place (STEER, METHODS.md 1.3).
+    """
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._advice: tuple[int, Message] | None = None
+
+    def add(self, *messages: Message) -> None:
+        """Append messages: instructions, a reply, its answers."""
+        self._messages += messages
+
+    def notice(self, text: str) -> None:
+        """Append a notice to the last message."""
+        last = self._messages[-1]
+        self._messages[-1] = {**last, "content": f"{last['content']}\n\n{text}"}
+
+    def advise(self, text: str, role: str) -> None:
+        """Put advice after the last message; advice given before is no longer shown."""
+        self._advice = (len(self._messages), {"role": role, "content": text})
+
+    def prompt(self) -> list[Message]:
+        """The messages of the next request."""
+        if self._advice is None:
+            return list(self._messages)
+        at, message = self._advice
+        return [*self._messages[:at], message, *self._messages[at:]]
+
+
+def said(text: str | None, tool_calls: Sequence[Mapping[str, Any]]) -> Message:
+    """A reply as a message."""
+    message: Message = {"role": "assistant", "content": text or ""}
+    if tool_calls:
+        message["tool_calls"] = list(tool_calls)
+    return message
 
 
 @dataclass
@@ -57,10 +104,7 @@ def conversations(events: pa.Table) -> Iterator[Conversation]:
             instructions, observations = [], []
             if row.get("extra") and json.loads(row["extra"]).get("not_in_prompt"):
                 continue
-            said: dict[str, Any] = {"role": "assistant", "content": payload["text"] or ""}
-            if payload["tool_calls"]:
-                said["tool_calls"] = json.loads(payload["tool_calls"])
-            current.messages.append(said)
+            current.messages.append(said(payload["text"], json.loads(payload["tool_calls"] or "[]")))
             current.steps.append(row["step"])
             current.event_ids.append(row["event_id"])
         elif kind == "observation":
@@ -70,3 +114,63 @@ def conversations(events: pa.Table) -> Iterator[Conversation]:
             current.masks[payload["mask_rule"], row["step"]] = (payload["weight"], row["event_id"])
     if current is not None:
         yield current
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a policy was sent before a step, and the rows of that step by kind (a list each)."""
+
+    trajectory_id: str
+    corpus: str
+    step: int
+    messages: list[Message]
+    rows: dict[str, list[dict[str, Any]]]
+
+
+def prompts(events: pa.Table) -> Iterator[Prompt]:
+    """Events of whole trajectories in canonical order (REPLAYED) -> the prompt of every step, rebuilt.
+
+    Its `stepwell.chat.prompt_hash` equals the `usage.prompt_hash` recorded by the project's own rollouts. Retracted events
+    do not count, nor do replies the source says the model was never shown again.
+    """
+    rows = live(events).select([c for c in REPLAYED if c in events.column_names]).to_pylist()
+    for stream, of_stream in groupby(rows, key=lambda r: r["trajectory_id"]):
+        transcript = Transcript()
+        steps: dict[int, dict[str, list[dict[str, Any]]]] = {}
+        instructions: list[dict[str, Any]] = []
+        corpus = ""
+        for row in of_stream:
+            corpus = row["corpus"]
+            if row["kind"] == "instruction":
+                instructions.append(row["instruction"])
+            elif row["step"] is not None:
+                steps.setdefault(row["step"], {}).setdefault(row["kind"], []).append(row)
+        for i in sorted(instructions, key=lambda i: i["position"] or 0):
+            transcript.add({"role": i["role"] or "user", "content": i["content"] or ""})
+        for step, kinds in sorted(steps.items()):
+            yield Prompt(stream, corpus, step, transcript.prompt(), kinds)
+            _replay(transcript, kinds)
+
+
+def _replay(transcript: Transcript, kinds: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    """Add what a step put into the prompts that follow it."""
+    for row in kinds.get("action", ()):
+        if not json.loads(row.get("extra") or "{}").get("not_in_prompt"):
+            transcript.add(said(row["action"]["text"], json.loads(row["action"]["tool_calls"] or "[]")))
+    for row in sorted(kinds.get("observation", ()), key=lambda r: r["observation"]["position"] or 0):
+        transcript.add(answered(row["observation"]))
+    for row in kinds.get("notice", ()):
+        if row["notice"]["target"] == "agent":
+            transcript.notice(row["notice"]["text"])
+    for row in kinds.get("feedback", ()):
+        if row["feedback"]["mode"] in SHOWN:
+            transcript.advise(row["feedback"]["text"], row["feedback"]["role"] or "user")
+
+
+def answered(payload: Mapping[str, Any]) -> Message:
+    """The payload of an observation as the message the agent was shown."""
+    shown = payload["rendered"] if payload["rendered"] is not None else payload["raw"]
+    message = {"role": payload["role"] or "user", "content": shown or ""}
+    if payload.get("tool_call_id"):
+        message["tool_call_id"] = payload["tool_call_id"]
+    return message

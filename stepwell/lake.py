@@ -10,8 +10,8 @@ are read by Arrow's own file system.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from schemas.column import Table
 from schemas.tables import DATASET, TABLES
@@ -64,6 +64,22 @@ class Lake:
             return nullcontext()
         os.makedirs(self.uri, exist_ok=True)
         return FileLock(f"{self.uri}/.{name.replace('/', '-')}.lock")
+
+    @contextmanager
+    def alone(self, name: str, what: str) -> Iterator[None]:
+        """Do something that no two processes may do at once on a local lake; raises LakeError while another does it.
+
+        An object store has no such lock: there it is for the caller to run it once.
+        """
+        if not self.local:
+            yield
+            return
+        os.makedirs(self.uri, exist_ok=True)
+        try:
+            with FileLock(f"{self.uri}/.{name.replace('/', '-')}.lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise LakeError(f"another process is {what} in {self.uri}; wait for it, or stop it.") from error
 
     def table(self, name: str, version: int | None = None) -> DeltaTable | None:
         """A fresh handle, or None when the table does not exist yet; raises LakeError for a version it never had."""

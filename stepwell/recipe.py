@@ -78,7 +78,7 @@ class Train(_Part):
 
 
 class World(_Part):
-    """The embedded repair environment: difficulty of its tasks and the most turns of an episode."""
+    """The embedded repair environment: difficulty of its tasks, the most turns of an episode, and the scaffold."""
 
     functions: int = 3
     bugs_min: int = 1
@@ -88,20 +88,40 @@ class World(_Part):
     drawn: bool = True
     one_token: bool = True
     max_turns: int = 14
+    scaffold: Literal["bash", "tools"] = "bash"
+
+
+class Prices(_Part):
+    """US dollars for a million tokens: prompt, prompt read from the server's cache, completion."""
+
+    input: float
+    cached: float
+    output: float
 
 
 class Policy(_Part):
-    """One policy that collects: scripted `oracle` or `noisy`, or `model` with a model directory.
+    """One policy: scripted `oracle` or `noisy`, `model` with a model directory, or `endpoint` with a model's name.
 
-    `world` takes the place of the recipe's for its tasks: a base learns to copy from small modules first.
+    `name` is recorded with its turns (default: the model). An endpoint is any server that speaks the OpenAI protocol at
+    `base_url` (none: OpenAI's), its key in the environment variable `key_env`. `world` takes the place of the recipe's for
+    its tasks: a base learns to copy from small modules first.
     """
 
-    kind: Literal["oracle", "noisy", "model"]
-    n_tasks: int
+    kind: Literal["oracle", "noisy", "model", "endpoint"]
+    n_tasks: int = 0
+    attempts: int = 1
     mistake_rate: float = 0.0
     recover_rate: float = 1.0
+    name: str | None = None
     model: str | None = None
-    temperature: float = 1.0
+    base_url: str | None = None
+    key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 16
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 64
+    backend: Literal["transformers", "vllm"] = "transformers"
+    prices: Prices | None = None
     world: World | None = None
 
 

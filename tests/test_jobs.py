@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from jobs import registry
 from jobs.evaluate import evaluate
 from jobs.make_base import make
-from jobs.model_policy import TransformersPolicy
+from jobs.model_policy import Sampled, TransformersPolicy
 from jobs.report import Reporter
 from jobs.train_policy import train
 from stepwell.critics.run import judge_new
@@ -23,6 +23,7 @@ from stepwell.errors import RecipeError, UsageError
 from stepwell.lake import Lake
 from stepwell.recipe import Recipe, load
 from stepwell.rendering import Renderer
+from stepwell.rollout.policies import View
 
 SMALL = """
 collect: {corpus: rollouts/small, seed: 3, policies: [{kind: noisy, n_tasks: 16, mistake_rate: 0.4, recover_rate: 0.5}]}
@@ -97,15 +98,32 @@ def test_an_evaluation_is_recorded_and_goes_on_where_it_stopped(made: Made) -> N
 
 def test_batched_replies_equal_single_ones(made: Made) -> None:
     policy = TransformersPolicy(made.base, "base", temperature=0, max_new_tokens=8, seed=0)
-    chats = [[{"role": "user", "content": "view " * n}] for n in (1, 5, 9)]
-    together = [r.text for r in policy.act_many(chats)]
-    assert together == [policy.act_many([chat])[0].text for chat in chats]
-    assert [r.tokens_in for r in policy.act_many(chats)] == [len(policy.renderer.prompt_ids(c)) for c in chats]
+    views = [View([{"role": "user", "content": "view " * n}]) for n in (1, 5, 9)]
+    together = [r.text for r in policy.act_many(views)]
+    assert together == [policy.act_many([view])[0].text for view in views]
+    used = [r.usage["tokens_in"] for r in policy.act_many(views)]
+    assert used == [len(policy.renderer.prompt_ids(v.messages)) for v in views]
+
+
+def test_a_sampled_reply_follows_from_its_key_whoever_is_in_the_batch(made: Made) -> None:
+    policy = TransformersPolicy(made.base, "base", temperature=1.0, max_new_tokens=12, seed=0, top_p=0.95)
+    views = [View([{"role": "user", "content": "view " * n}], key=f"turn/{n}") for n in (1, 1, 4, 9)]
+    views[1] = View(views[0].messages, key="another")
+    together = [r.text for r in policy.act_many(views)]
+    assert together == [policy.act_many([view])[0].text for view in views]
+    assert together[0] != together[1]
+
+
+def test_sampling_follows_the_softmax() -> None:
+    scores = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).repeat(4000, 1)
+    drawn = Sampled(range(4000))(torch.zeros(4000, 1), scores).argmax(dim=1)
+    shares = torch.bincount(drawn, minlength=3) / 4000
+    assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03)
 
 
 def test_a_conversation_beyond_the_context_is_said_not_cut(made: Made) -> None:
     policy = TransformersPolicy(made.base, "base", temperature=0, max_new_tokens=8, seed=0)
-    long, short = [{"role": "user", "content": "x y " * 3000}], [{"role": "user", "content": "x"}]
+    long, short = (View([{"role": "user", "content": text}]) for text in ("x y " * 3000, "x"))
     replies = policy.act_many([long, short])
     assert (replies[0].text, replies[0].finish) == (None, "context")
     assert replies[1].text is not None

@@ -13,12 +13,12 @@ import pytest
 from vllm_server import serving
 
 from jobs.vllm_policy import vllm_python
-from stepwell.critics.context import rerender
+from stepwell.critics.rerendering import rerender
 from stepwell.importers.run import import_paths
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Collect, Policy, World
-from stepwell.rollout.collect import collect
+from stepwell.rollout.runs import collect_pool
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "jobs" / "base"
@@ -35,7 +35,7 @@ def judged(lake: Lake) -> list[dict[str, object]]:
 @pytest.mark.slow
 def test_the_offline_engine_judges_rollouts_once(lake: Lake) -> None:
     world = World(functions=1, bugs_max=1)
-    collect(lake, Collect(corpus="rollouts/few", policies=(Policy(kind="oracle", n_tasks=3),)), world)
+    collect_pool(lake, Collect(corpus="rollouts/few", policies=(Policy(kind="oracle", n_tasks=3),)), world)
     command = [sys.executable, "-m", "jobs.judge", "--prompt", "verifier", "--model", str(BASE), "--lake", lake.uri]
     command += ["--max-tokens", "12", "--context", "2048"]
     for run in range(2):

@@ -10,13 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stepwell.errors import SandboxError, UsageError
-from stepwell.rollout.environment import RepairEnvironment
-from stepwell.rollout.episode import Episode, EpisodeRunner, failed, label_step, run_episode, still_outstanding
+from stepwell.rollout.environments.repair import RepairEnvironment
+from stepwell.rollout.environments.truth import failed, label_step, still_outstanding
+from stepwell.rollout.episode import Episode, EpisodeRunner, run_episode
 from stepwell.rollout.families import EVAL_FAMILIES, TRAIN_FAMILIES
-from stepwell.rollout.policies import NoisyPolicy, OraclePolicy, Policy, PolicyView, next_command, say, spoil
+from stepwell.rollout.policies import Reply, ScriptedPolicy, View
+from stepwell.rollout.policies.scripted import NoisyPolicy, OraclePolicy, next_command, say, spoil
 from stepwell.rollout.repair import Difficulty, RepairTask, make_task
 from stepwell.rollout.sandbox import Sandbox
-from stepwell.rollout.scaffold import format_action, parse_action
+from stepwell.rollout.scaffolds import render
+from stepwell.rollout.scaffolds.bash import format_action
 
 HARD = Difficulty(5, 1, 3, 0.6, "line")
 MESSES = (
@@ -45,9 +48,9 @@ def sandbox() -> Sandbox:
         pytest.skip(str(error))
 
 
-def play(policy: Policy, seed: int, difficulty: Difficulty = HARD, max_turns: int = 24) -> Episode:
+def play(policy: ScriptedPolicy, seed: int, difficulty: Difficulty = HARD, max_turns: int = 24) -> Episode:
     with RepairEnvironment(make_task(seed, TRAIN_FAMILIES, difficulty), sandbox()) as env:
-        return run_episode(env, policy, max_turns=max_turns, seed=seed, teacher=OraclePolicy())
+        return run_episode(env, policy, max_turns=max_turns, seed=seed)
 
 
 def test_the_oracle_resolves_any_mess() -> None:
@@ -55,17 +58,17 @@ def test_the_oracle_resolves_any_mess() -> None:
         rng = random.Random(seed)
         task = make_task(seed, (*TRAIN_FAMILIES, *EVAL_FAMILIES), HARD)
         with RepairEnvironment(task, sandbox()) as env:
-            runner = EpisodeRunner(env, "mixed", max_turns=60)
+            runner = EpisodeRunner(env, max_turns=60)
             for _ in range(rng.randint(0, 6)):
                 if rng.random() < 0.4:
                     runner.advance(format_action("Mess.", rng.choice(MESSES)))
                     continue
-                text = NoisyPolicy(0.9, 0.1, 0.0).act(runner.view(seed))
+                text = NoisyPolicy(0.9, 0.1, 0.0).act(runner.view())
                 if "submit" not in text:
                     runner.advance(text)
             messed = len(runner.turns)
             while not runner.finished:
-                runner.advance(OraclePolicy().act(runner.view(seed)), actor="oracle")
+                runner.advance(OraclePolicy().act(runner.view()))
             episode = runner.finish()
         assert episode.exit_status == "submitted"
         assert episode.grade.resolved, task.task_id
@@ -74,10 +77,10 @@ def test_the_oracle_resolves_any_mess() -> None:
 
 def test_the_oracle_needs_no_states() -> None:
     with RepairEnvironment(make_task(1, TRAIN_FAMILIES, HARD), sandbox()) as env:
-        runner = EpisodeRunner(env, "oracle", max_turns=20)
+        runner = EpisodeRunner(env, max_turns=20)
         while not runner.finished:
-            view = runner.view(0)
-            bare = PolicyView(view.messages, view.task, view.source, view.rng)
+            view = runner.view()
+            bare = View(view.messages, turns=view.turns, task=view.task, source=view.source, rng=view.rng)
             assert OraclePolicy().act(bare) == OraclePolicy().act(view)
             runner.advance(OraclePolicy().act(bare))
         assert runner.finish().grade.resolved
@@ -103,7 +106,7 @@ def test_an_episode_follows_from_its_seed_even_when_one_policy_plays_many() -> N
 
 
 def _replayable(episode: Episode) -> list[tuple[object, ...]]:
-    return [(t.text, t.rendered, t.state_before, t.state_after, t.label, t.teacher_text) for t in episode.turns]
+    return [(t.text, t.shown, t.prompt_hash, t.state_before, t.state_after, t.label) for t in episode.turns]
 
 
 def test_a_turn_is_complete() -> None:
@@ -111,14 +114,12 @@ def test_a_turn_is_complete() -> None:
         episode = play(NoisyPolicy(0.5), seed)
         assert [turn.index for turn in episode.turns] == list(range(len(episode.turns)))
         for turn in episode.turns:
-            assert (turn.command is None) == (turn.format_error is not None) == (turn.observation is None)
-            assert turn.rendered == (turn.observation.rendered if turn.observation else turn.format_error)
-            assert turn.teacher_text
-            assert parse_action(turn.teacher_text).command
+            assert (turn.parsed.command is None) == (turn.parsed.error is not None) == (turn.observation is None)
+            assert turn.shown == (render(turn.observation).text if turn.observation else turn.parsed.error)
+            assert [m["content"] for m in turn.messages] == [turn.shown]
         for before, after in zip(episode.turns, episode.turns[1:], strict=False):
             assert before.state_after == after.state_before
-            assert before.distance_after == after.distance_before
-        assert ("---" in episode.patch) == (episode.turns[0].state_before != episode.turns[-1].state_after)
+        assert ("---" in episode.submission) == (episode.turns[0].state_before != episode.turns[-1].state_after)
 
 
 def test_text_does_not_tell_the_label() -> None:
@@ -133,8 +134,8 @@ def test_text_does_not_tell_the_label() -> None:
 
 def test_the_runner_can_be_stopped() -> None:
     with RepairEnvironment(make_task(1, TRAIN_FAMILIES, HARD), sandbox()) as env:
-        runner = EpisodeRunner(env, "model", max_turns=3)
-        turn = runner.advance("nothing", {"tokens_in": 3, "tokens_out": 1})
+        runner = EpisodeRunner(env, max_turns=3)
+        turn = runner.advance(Reply("nothing", usage={"tokens_in": 3, "tokens_out": 1}))
         assert (turn.label, turn.usage) == ("mistake", {"tokens_in": 3, "tokens_out": 1})
         runner.stop("context")
         runner.stop("other")
@@ -148,7 +149,7 @@ def test_the_turn_limit_ends_an_episode() -> None:
     class Idle:
         name = "idle"
 
-        def act(self, view: PolicyView) -> str:
+        def act(self, view: View) -> str:
             return say("ls")
 
     episode = play(Idle(), 0, max_turns=3)
@@ -209,5 +210,5 @@ def test_spoiled_lines_differ() -> None:
     assert spoiled.endswith("  # cost minus fee")
     assert spoil("    return cost  # cost", rng, avoid="") is None
     task: RepairTask = make_task(0, TRAIN_FAMILIES, HARD)
-    view = PolicyView((), task, task.source, rng)
+    view = View((), task=task, source=task.source, rng=rng)
     assert next_command(view) == "view"

@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.errors import SandboxError, UnknownName, UsageError
-from stepwell.rollout.environment import RepairEnvironment, line_distance
+from stepwell.rollout.environments import Observation
+from stepwell.rollout.environments.repair import RepairEnvironment
+from stepwell.rollout.environments.truth import line_distance
 from stepwell.rollout.families import EVAL_FAMILIES, FAMILIES, TRAIN_FAMILIES
-from stepwell.rollout.policies import sub_command
+from stepwell.rollout.policies.scripted import sub_command
 from stepwell.rollout.repair import Case, Difficulty, RepairTask, evaluate, make_task, mutations
 from stepwell.rollout.sandbox import Sandbox
-from stepwell.rollout.scaffold import KEEP, format_action, is_submission, parse_action, render
+from stepwell.rollout.scaffolds import KEEP, is_submission, render
+from stepwell.rollout.scaffolds.bash import BashScaffold, format_action, parse_action
 
 EASY = Difficulty(3, 1, 1, 1.0, "source")
 HARD = Difficulty(5, 2, 3, 0.5, "name")
@@ -155,13 +158,15 @@ def test_the_tools() -> None:
             f"sub {bug.line} ' ' b": f"error: ' ' is {line.partition('  #')[0].count(' ')} times on line {bug.line}\n",
             f"sub {bug.line} return 'return ('": "error: does not parse, not changed\n",
         }.items():
+            before = env.state
             seen = env.execute(command)
-            assert (seen.raw, seen.exit_code, seen.state_before) == (said, 1, seen.state_after)
+            assert (seen.raw, seen.exit_code, env.state) == (said, 1, before)
         right = task.solution.split("\n")[bug.line - 1]
         code, want = (shlex.quote(text.partition("  #")[0]) for text in (line, right))
+        before = env.state
         fixed = env.execute(f"sub {bug.line} {code} {want}")
         assert (fixed.raw, fixed.exit_code) == (f"{bug.line}: {right}\n", 0)
-        assert fixed.state_before != fixed.state_after == env.state
+        assert env.state != before
         assert env.execute("check").raw == f"ok: {len(task.visible)} passed\n"
         assert env.distance() == 0
         done = env.execute("submit")
@@ -256,7 +261,8 @@ def test_the_untouched_module_does_not_resolve_and_the_solution_does() -> None:
 
 
 def test_instructions_are_short() -> None:
-    system, user = RepairEnvironment(make_task(0, TRAIN_FAMILIES, EASY), sandbox()).instruction
+    brief = RepairEnvironment(make_task(0, TRAIN_FAMILIES, EASY), sandbox()).brief
+    system, user = (message["content"] for message in BashScaffold().instruct(brief))
     assert len(system.splitlines()) <= 3
     assert len(user.splitlines()) == 1
 
@@ -270,14 +276,14 @@ def test_one_block_is_an_action() -> None:
 
 @given(st.text(), st.one_of(st.none(), st.integers(-255, 255)))
 def test_rendering_keeps_both_ends(raw: str, code: int | None) -> None:
-    shown = render(raw, code)
+    shown = render(Observation(raw, code, 0.1))
     assert shown.elided == max(0, len(raw) - 2 * KEEP)
     assert shown.text.startswith(f"<returncode>{-1 if code is None else code}</returncode>\n<output>\n")
     assert shown.text.endswith("</output>")
 
 
 def test_long_output_is_elided() -> None:
-    shown = render("a" * 6_000 + "b" * 6_000, 0)
+    shown = render(Observation("a" * 6_000 + "b" * 6_000, 0, 0.1))
     assert shown.elided == 2_000
     assert "a" * KEEP + "\n<elided 2000 characters>\n" + "b" * KEEP in shown.text
 

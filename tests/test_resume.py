@@ -20,7 +20,7 @@ from stepwell.datasets.build import build
 from stepwell.lake import Lake
 from stepwell.recipe import load
 from stepwell.rendering import Renderer
-from stepwell.rollout.collect import collect
+from stepwell.rollout.runs import collect_pool
 
 ROOT = Path(__file__).parent.parent
 SMALL = """
@@ -57,7 +57,7 @@ def test_a_killed_training_ends_where_an_uninterrupted_one_does(tmp_path: Path, 
     (tmp_path / "small.yaml").write_text(SMALL + f"base_model: {tmp_path / 'base'}\n")
     recipe = load(tmp_path / "small.yaml")
     assert recipe.collect
-    collect(lake, recipe.collect, recipe.world)
+    collect_pool(lake, recipe.collect, recipe.world)
     texts = [str(t) for t in lake.read("events", columns=["action"]).column(0).to_pylist()]
     start_from_scratch(recipe, texts, tmp_path / "base")
     build(lake, recipe, Renderer.load(tmp_path / "base"), str(rule_of(recipe.mask)))

@@ -19,7 +19,7 @@ from stepwell.errors import UsageError
 from stepwell.lake import Lake
 from stepwell.recipe import load
 from stepwell.rendering import Rendered, Renderer
-from stepwell.rollout.collect import collect
+from stepwell.rollout.runs import collect_pool
 
 SMALL = """
 collect: {corpus: rollouts/small, seed: 3, policies: [{kind: oracle, n_tasks: 6}]}
@@ -36,7 +36,7 @@ def test_a_pretrained_model_is_a_base_model(tmp_path: Path, lake: Lake, smollm2:
     (tmp_path / "small.yaml").write_text(SMALL + f"base_model: {smollm2}\n")
     recipe = load(tmp_path / "small.yaml")
     assert recipe.collect
-    collect(lake, recipe.collect, recipe.world)
+    collect_pool(lake, recipe.collect, recipe.world)
     renderer = Renderer.load(smollm2)
     build(lake, recipe, renderer, str(rule_of(recipe.mask)))
     rows = lake.read(recipe.dataset_table)

@@ -40,32 +40,43 @@ def _progress() -> Progress:
 def rollout(
     recipe: RecipeArgument,
     lake: LakeOption = DEFAULT_LAKE,
+    parallel: Annotated[int, typer.Option("--parallel", min=1, help="Environments in flight.")] = 16,
+    max_cost: Annotated[float | None, typer.Option("--max-cost", help="Most US dollars for model calls.")] = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", help="Most steps, all rollouts together.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and run nothing.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Collect the rollouts a recipe asks for, in the sandbox.
+    """Collect the rollouts a recipe asks for, in the sandbox; what is finished already is not run again.
 
     Example: `stepwell rollout srft`
     """
-    from stepwell.rollout.collect import collect
+    from stepwell.rollout.runs import collect_pool
 
     settings = load(recipe)
     if settings.collect is None:
         raise UsageError(f"recipe {settings.name!r} collects nothing; add `collect` to it.")
-    wanted = sum(p.n_tasks for p in settings.collect.policies)
+    wanted = sum(p.n_tasks * p.attempts for p in settings.collect.policies)
     if dry_run:
         emit({"corpus": settings.collect.corpus, "rollouts": wanted, "max_turns": settings.world.max_turns})
         return
+    if any(p.kind == "model" for p in settings.collect.policies):
+        limits = {"--parallel": parallel, "--max-cost": max_cost, "--max-steps": max_steps}
+        given = [str(part) for name, value in limits.items() if value is not None for part in (name, value)]
+        _launch("jobs.rollout", "--recipe", recipe, "--lake", open_lake(lake).uri, *given)
+        return
     with _progress() as progress:
         bar = progress.add_task("rollouts", total=wanted)
-        ids = collect(
-            open_lake(lake), settings.collect, settings.world, lambda done, total: progress.update(bar, completed=done)
-        )
+        report = collect_pool(
+            open_lake(lake), settings.collect, settings.world, parallel=parallel, max_cost=max_cost, max_steps=max_steps,
+            progress=lambda r: progress.update(bar, completed=r.n_known + r.n_done, description=r.line()),
+        )  # fmt: skip
     refresh(open_lake(lake))
     if json:
-        emit({"corpus": settings.collect.corpus, "trajectories": len(ids)})
+        emit({"corpus": settings.collect.corpus, **report.__dict__})
     else:
-        output.print(f"{len(ids)} rollouts in {settings.collect.corpus}; next: stepwell judge")
+        output.print(f"{report.line()} in {settings.collect.corpus}; next: stepwell judge", highlight=False)
+    if not report.complete:
+        raise StepwellError(f"not everything is rolled out: {report.stopped or 'some failed'}. Run it again to go on.")
 
 
 def build_command(

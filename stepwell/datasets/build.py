@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.datasets import DATASET
+from schemas.kinds import UNFINISHED
 from stepwell.conversation import READS, Conversation, conversations
 from stepwell.datasets.methods import Dropped, method
 from stepwell.errors import RecipeError
@@ -105,7 +106,9 @@ def _derive(
     assert recipe.source is not None
     folded = pl.DataFrame(fold_trajectories(events))
     kept = folded.filter(pl.sql_expr(recipe.source.where)) if len(folded) else folded
-    facts = {r["trajectory_id"]: r for r in kept.select("trajectory_id", "resolved", "task_id").to_dicts()}
+    facts = {
+        r["trajectory_id"]: r for r in kept.select("trajectory_id", "resolved", "task_id", "exit_status").to_dicts()
+    }
     out = {} if recipe.source.exclude is None else excluded(events, recipe.source.exclude)
     rows = []
     for chat in conversations(events):
@@ -130,6 +133,8 @@ def _row(
         return Dropped("filtered by source.where")
     if not chat.steps:
         return Dropped("no recorded steps")
+    if facts["exit_status"] in UNFINISHED:
+        return Dropped("not finished: it says nothing about the policy")
     if any("tool_calls" in m for m in chat.messages):
         return Dropped("tool calls are not rendered yet")
     chosen = method(recipe.dataset.method)(chat, facts["resolved"], mask_rule)

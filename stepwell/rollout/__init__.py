@@ -1,12 +1,11 @@
-"""Rollout: the embedded world in which agents act, so that the loop closes without a server, a network or a GPU.
+"""Rollout: where agents act, so that there is something to learn from.
 
-Belongs here: the sandbox and its jail, the task families and the bugs seeded in them, the environment that runs
-commands and grades, the scaffold that turns text into commands and results into text, the scripted policies (oracle,
-noisy) and the episode they play. Nothing here knows a model: a model is one more `Policy`.
+Belongs here: three nouns that are swapped by adding a file, `environments` (where commands run), `policies` (who replies)
+and `scaffolds` (how replies become commands); the episode they make up, its events, who acts when student and teacher are
+mixed, and the collection of many at once; the sandbox and its jail; the embedded repair tasks.
 
-Does not belong here: sampling from models (`jobs/`), turning episodes into events for the log beyond plain values,
-masks, critics, datasets, or anything that decides what is learnt.
+Does not belong here: models in this process (`jobs`), masks, critics, datasets, or anything that decides what is learnt.
 
-May import: the standard library, `schemas`, `stepwell.errors` and the log. Never another stage of `stepwell`, torch
-or Dagster. What an agent writes is hostile: it is executed by `sandbox.py` and nowhere else.
+May import: the standard library, `schemas` and the modules directly under `stepwell`. Never another stage of `stepwell`,
+torch or Dagster. What an agent writes is hostile: it is executed by `sandbox.py` and nowhere else.
 """

@@ -1,140 +1,253 @@
-"""Collecting rollouts into the log: scripted policies here, any batch policy handed in by a job.
+"""Collecting rollouts into the log: many environments in flight, every event written soon, each rollout counted once.
 
-A rollout's identity is known before it is run, so collecting again runs only what is missing.
+A rollout's identity is known before it is run, so collecting again runs only what is missing. What a killed run left
+unfinished is ended as `aborted` and run again under another trajectory id; what a model said in it stays in the log.
 """
 
 from __future__ import annotations
 
-import random
+import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
-import pyarrow.compute as pc
-
+from schemas.kinds import UNFINISHED
+from stepwell.batching import Crowd
 from stepwell.event import Event
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Collect, World
-from stepwell.recipe import Policy as PolicySettings
-from stepwell.rollout.batch import BatchPolicy, run_batch
-from stepwell.rollout.environment import RepairEnvironment
-from stepwell.rollout.episode import run_episode
-from stepwell.rollout.families import EVAL_FAMILIES, TRAIN_FAMILIES
-from stepwell.rollout.policies import NoisyPolicy, OraclePolicy, Policy
-from stepwell.rollout.record import record, rollout_id
-from stepwell.rollout.repair import Difficulty, RepairTask, make_task
-from stepwell.rollout.sandbox import Sandbox
+from stepwell.rollout.environments import Environment
+from stepwell.rollout.episode import EpisodeRunner
+from stepwell.rollout.playing import Setting, Wheel
+from stepwell.rollout.record import Record, run_again
+from stepwell.spending import Purse
 
-Progress = Callable[[int, int], None]
-_COMMIT = 128
-_WORKERS = 2
-T = TypeVar("T")
+_EVENTS, _SECONDS = 2_000, 3.0  # events are written when there are so many, or after so long
 
 
-def tasks_of(world: World, split: str, n: int, seed: int) -> Iterator[RepairTask]:
-    """`n` distinct tasks of a split ("train" or "eval"), the same for the same arguments; families never overlap."""
-    families = TRAIN_FAMILIES if split == "train" else EVAL_FAMILIES
-    difficulty = Difficulty(**world.model_dump(exclude={"max_turns"}))
-    known: set[str] = set()
-    for number in range(seed * 1_000_003, seed * 1_000_003 + 50 * n):
-        if len(known) == n:
+@dataclass(frozen=True)
+class Wanted:
+    """One rollout: its identity, the environment it is played in, the seed of scripted chance, and its `start` payload."""
+
+    identity: str
+    open: Callable[[], Environment]
+    seed: int
+    start: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Report:
+    """What a collection did: `n_known` were finished before, `n_aborted` found unfinished and ended; cost in US dollars."""
+
+    n_wanted: int = 0
+    n_known: int = 0
+    n_aborted: int = 0
+    n_done: int = 0
+    n_failed: int = 0
+    n_steps: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float = 0.0
+    seconds: float = 0.0
+    stopped: str | None = None
+    trajectories: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every rollout wanted is finished."""
+        return self.n_known + self.n_done == self.n_wanted
+
+    def plus(self, part: Report) -> Report:
+        """This with what another part of the same collection did; `n_wanted` stays."""
+        names = (
+            "n_known",
+            "n_aborted",
+            "n_done",
+            "n_failed",
+            "n_steps",
+            "tokens_in",
+            "tokens_out",
+            "cost_usd",
+            "seconds",
+        )
+        sums = {name: getattr(self, name) + getattr(part, name) for name in names}
+        return Report(self.n_wanted, **sums, stopped=part.stopped, trajectories=self.trajectories + part.trajectories)
+
+    def line(self) -> str:
+        """One line for people."""
+        rate = self.n_steps / self.seconds if self.seconds else 0.0
+        done = f"{self.n_known + self.n_done}/{self.n_wanted} rollouts, {self.n_steps} steps at {rate:.1f}/s"
+        cost = f", ${self.cost_usd:.4f}" if self.cost_usd else ""
+        return done + cost + (f", {self.n_failed} failed" if self.n_failed else "")
+
+
+def now_and_then(tell: Callable[[Report], None], seconds: float = 5.0) -> Callable[[Report], None]:
+    """Progress for a log: tell at most every so many seconds, and of the end."""
+    told = time.monotonic()
+
+    def progress(report: Report) -> None:
+        nonlocal told
+        if report.complete or report.stopped or time.monotonic() - told > seconds:
+            told = time.monotonic()
+            tell(report)
+
+    return progress
+
+
+def collect(
+    lake: Lake,
+    corpus: str,
+    wanted: Sequence[Wanted],
+    setting: Callable[[Crowd], Setting],
+    *,
+    parallel: int = 16,
+    max_cost: float | None = None,
+    max_steps: int | None = None,
+    progress: Callable[[Report], None] | None = None,
+) -> Report:
+    """Run the rollouts that are not finished yet, `parallel` at a time; returns what was done, by trajectory id.
+
+    `setting` makes policies whose calls are batched over the crowd. `max_cost` (US dollars) and `max_steps` hold for this
+    call: when one is reached, what is under way ends as aborted. An interrupt (SIGINT) does the same. Raises LakeError
+    while another process collects this corpus.
+    """
+    with lake.alone(f"rollout-{corpus}", f"collecting {corpus}"):
+        run = _Run(lake, corpus, setting, parallel, Purse(max_cost), max_steps, progress or (lambda _: None))
+        asyncio.run(run.run(wanted))
+    return run.report
+
+
+class _Run:
+    def __init__(
+        self, lake: Lake, corpus: str, setting: Callable[[Crowd], Setting], parallel: int, purse: Purse,
+        max_steps: int | None, progress: Callable[[Report], None],
+    ) -> None:  # fmt: skip
+        self.log, self.corpus, self.make, self.parallel = EventLog(lake), corpus, setting, parallel
+        self.purse, self.max_steps, self.progress = purse, max_steps, progress
+        self.report = Report()
+        self.live: dict[str, Record] = {}
+        self.done: list[Record] = []
+        self.began = self.wrote = time.monotonic()
+        self.writing = asyncio.Lock()
+
+    async def run(self, wanted: Sequence[Wanted]) -> None:
+        """Play what is missing; whatever ends it, what happened gets into the log."""
+        todo = iter(self._missing(wanted))
+        crowd = Crowd()
+        with ThreadPoolExecutor(self.parallel) as executor:
+            setting = self.make(crowd)
+            workers = [
+                asyncio.create_task(self._work(todo, setting, crowd, executor)) for _ in range(self.parallel)
+            ]  # fmt: skip
+            try:
+                await asyncio.gather(*workers)
+            except asyncio.CancelledError:
+                self.report.stopped = "interrupted"
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+                for record in self.live.values():
+                    if not record.ended:
+                        record.end("aborted", None, None, self.report.stopped or "the run failed")
+                await self._write(everything=True)
+                self.progress(self.report)
+
+    def _missing(self, wanted: Sequence[Wanted]) -> list[tuple[Wanted, str]]:
+        """What is to be played, with its trajectory id; unfinished runs of a dead process are ended."""
+        rows = self.log.read(corpora=[self.corpus], kinds=["start", "end"], columns=["trajectory_id", "kind", "end"])
+        ended = {r["trajectory_id"]: r["end"]["exit_status"] for r in rows.to_pylist() if r["kind"] == "end"}
+        started = set(rows.column("trajectory_id").to_pylist())
+        todo, dead = [], []
+        for w in wanted:
+            rerun = 0
+            while (stream := run_again(w.identity, rerun)) in started and ended.get(stream, "aborted") in UNFINISHED:
+                if stream not in ended:
+                    record = Record(stream, w.identity, self.corpus)
+                    record.end("aborted", None, None, "the process that ran it is gone")
+                    dead += record.events
+                rerun += 1
+            if stream not in started:
+                todo.append((w, stream))
+            self.report.trajectories.append(stream)
+        self.report.n_wanted, self.report.n_known = len(wanted), len(wanted) - len(todo)
+        self.report.n_aborted = len(dead)
+        if dead:
+            self.log.append(dead, f"rollout:{self.corpus}:aborted")
+        return todo
+
+    async def _work(
+        self, todo: Iterator[tuple[Wanted, str]], setting: Setting, crowd: Crowd, executor: ThreadPoolExecutor
+    ) -> None:
+        for wanted, stream in todo:
+            if self._halt() is not None:
+                return
+            with crowd.member():
+                await self._one(wanted, stream, setting, executor)
+            self.progress(self.report)
+
+    async def _one(self, wanted: Wanted, stream: str, setting: Setting, executor: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        record = self.live[stream] = Record(stream, wanted.identity, self.corpus)
+        env = wanted.open()
+        try:
+            await loop.run_in_executor(executor, env.__enter__)
+        except Exception as error:  # whatever an environment fails with, it is that trajectory's end alone
+            record.end("environment_error", None, None, f"{type(error).__name__}: {error}")
+        else:
+            try:
+                runner = EpisodeRunner(
+                    env, max_turns=setting.max_turns, scaffold=setting.scaffold, key=wanted.identity, seed=wanted.seed
+                )
+                mixing = {"iteration": setting.mixing.iteration} if setting.mixing else {}
+                limits = {"step_limit": setting.max_turns, "cost_limit_usd": setting.cost_limit_usd}
+                start = {"model": setting.agent.name, **limits, **mixing, **wanted.start}
+                record.open(env, setting.scaffold, start, runner.instruction)
+                wheel = Wheel(setting, record, executor, self.purse, self._halt, self._took)
+                await wheel.play(env, runner)
+            finally:
+                await loop.run_in_executor(executor, env.__exit__, None, None, None)
+        self._count(record)
+        self.done.append(self.live.pop(stream))
+        await self._write()
+
+    def _halt(self) -> str | None:
+        if self.max_steps is not None and self.report.n_steps >= self.max_steps:
+            self.report.stopped = f"the limit of {self.max_steps} steps is reached"
+        return self.report.stopped
+
+    async def _took(self, reason: str | None) -> None:
+        """A turn was taken, or why none can be."""
+        if reason is not None:
+            self.report.stopped = self.report.stopped or reason
             return
-        task = make_task(number, families, difficulty)
-        if task.task_id not in known:
-            known.add(task.task_id)
-            yield task
+        self.report.n_steps += 1
+        self.report.seconds = time.monotonic() - self.began
+        self.report.cost_usd = self.purse.spent
+        await self._write()
 
+    def _count(self, record: Record) -> None:
+        end = next(e for e in reversed(record.events) if e.kind == "end")
+        again = end.payload["exit_status"] in UNFINISHED
+        self.report.n_failed += again
+        self.report.n_done += not again
+        self.report.tokens_in += end.payload.get("tokens_in") or 0
+        self.report.tokens_out += end.payload.get("tokens_out") or 0
 
-def scripted(settings: PolicySettings) -> Policy:
-    """The scripted policy the settings describe."""
-    if settings.kind == "oracle":
-        return OraclePolicy()
-    return NoisyPolicy(mistake_rate=settings.mistake_rate, recover_rate=settings.recover_rate)
-
-
-def collect(lake: Lake, collecting: Collect, world: World, progress: Progress | None = None) -> list[str]:
-    """Roll every scripted policy out on its train tasks; returns the trajectory ids, recorded now or before."""
-    total = sum(p.n_tasks for p in collecting.policies)
-    ids: list[str] = []
-    for number, settings in enumerate(collecting.policies):
-        policy = scripted(settings)
-        seed = collecting.seed + number
-        where = settings.world or world
-        tasks = list(tasks_of(where, "train", settings.n_tasks, seed))
-        wanted = {rollout_id(collecting.corpus, policy.name, t.task_id, seed): t for t in tasks}
-        missing = _missing(lake, collecting.corpus, list(wanted))
-
-        def run(
-            stream: str,
-            wanted: dict[str, RepairTask] = wanted,
-            settings: PolicySettings = settings,
-            seed: int = seed,
-            max_turns: int = where.max_turns,
-        ) -> list[Event]:
-            task = wanted[stream]
-            chance = random.Random(f"{collecting.seed}/{task.task_id}").getrandbits(63)
-            with RepairEnvironment(task, Sandbox()) as environment:
-                episode = run_episode(environment, scripted(settings), max_turns=max_turns, seed=chance)
-            return record(
-                task, episode, corpus=collecting.corpus, policy=episode.turns[0].actor, run_id=collecting.corpus,
-                split="train", seed=seed, max_turns=max_turns,
-            )  # fmt: skip
-
-        done = len(ids) + len(wanted) - len(missing)
-        for chunk in _chunks(missing, _COMMIT):
-            with ThreadPoolExecutor(_WORKERS) as pool:
-                events = [e for part in pool.map(run, chunk) for e in part]
-            EventLog(lake).append(events, f"rollout:{collecting.corpus}")
-            done += len(chunk)
-            if progress:
-                progress(done, total)
-        ids += wanted
-    return ids
-
-
-def collect_batched(
-    lake: Lake, policy: BatchPolicy, world: World, *, corpus: str, run_id: str, split: str, n_tasks: int, attempts: int,
-    seed: int, batch_size: int, progress: Progress | None = None,
-) -> list[str]:  # fmt: skip
-    """Roll a batch policy out `attempts` times on each task; returns the trajectory ids, recorded now or before."""
-    tasks = list(tasks_of(world, split, n_tasks, seed))
-    pairs = [(task, attempt) for attempt in range(attempts) for task in tasks]
-    wanted = {rollout_id(corpus, policy.name, t.task_id, seed, a): (t, a) for t, a in pairs}
-    missing = _missing(lake, corpus, list(wanted))
-    done = len(wanted) - len(missing)
-    for chunk in _chunks(missing, batch_size):
-        todo = [wanted[stream] for stream in chunk]
-        episodes = run_batch([t for t, _ in todo], _open, policy, max_turns=world.max_turns, workers=_WORKERS)
-        about: dict[str, Any] = {
-            "corpus": corpus,
-            "policy": policy.name,
-            "run_id": run_id,
-            "split": split,
-            "seed": seed,
-        }
-        events = [
-            event
-            for (task, attempt), episode in zip(todo, episodes, strict=True)
-            for event in record(task, episode, attempt=attempt, max_turns=world.max_turns, **about)
-        ]
-        EventLog(lake).append(events, f"rollout:{run_id}")
-        done += len(chunk)
-        if progress:
-            progress(done, len(wanted))
-    return list(wanted)
-
-
-def _open(task: RepairTask) -> RepairEnvironment:
-    return RepairEnvironment(task, Sandbox())
-
-
-def _missing(lake: Lake, corpus: str, wanted: Sequence[str]) -> list[str]:
-    where = (pc.field("corpus") == corpus) & (pc.field("kind") == "outcome")
-    known = set(lake.read("events", columns=["trajectory_id"], filters=where).column(0).to_pylist())
-    return [w for w in wanted if w not in known]
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    async def _write(self, *, everything: bool = False) -> None:
+        """Write what is new when there is much of it, or it waits for long; in a thread, one commit at a time."""
+        records = [*self.done, *self.live.values()]
+        n_new = sum(len(r.events) - r.written for r in records)
+        late = time.monotonic() - self.wrote > _SECONDS
+        if not n_new or not (everything or n_new >= _EVENTS or late) or (self.writing.locked() and not everything):
+            return
+        async with self.writing:
+            events: list[Event] = []
+            for record in [*self.done, *self.live.values()]:
+                events += record.events[record.written :]
+                record.written = len(record.events)
+            self.done, self.wrote = [], time.monotonic()
+            if events:
+                await asyncio.to_thread(self.log.append, events, f"rollout:{self.corpus}")

@@ -1,75 +1,122 @@
-"""An episode as events of the log: what was asked, said, executed, observed, and what the environment knows to be true."""
+"""A trajectory as events while it happens: what was asked, said, executed, observed, and what the environment knows to be true.
+
+Belongs here: which events a turn makes. Does not belong here: when they are written (`collect`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from stepwell.event import Event
-from stepwell.ids import digest, sha256
-from stepwell.rollout.episode import Episode
-from stepwell.rollout.repair import RepairTask
+from stepwell.ids import canonical, digest
+from stepwell.rollout.environments import Environment, Grade
+from stepwell.rollout.episode import Turn
+from stepwell.rollout.mixing import Decision
+from stepwell.rollout.policies import Reply
+from stepwell.rollout.scaffolds import Scaffold
 
-AGENT = "stepwell-bash@1"
-GRADER = "repair-tests@1"
 GROUND_TRUTH = "ground-truth@1"
-SUITE = "repair"
 
 
-def rollout_id(corpus: str, policy: str, task_id: str, seed: int, attempt: int = 0) -> str:
+def rollout_id(corpus: str, policy: str, task_id: str, seed: int, attempt: int = 0, arm: str | None = None) -> str:
     """Identity of one rollout: known before it is run, so that what is recorded already is not run again."""
-    return digest("rollout", corpus, policy, task_id, seed, attempt)
+    return digest("rollout", corpus, policy, task_id, seed, attempt, *([] if arm is None else [arm]))
 
 
-def record(
-    task: RepairTask, episode: Episode, *, corpus: str, policy: str, run_id: str, split: str, seed: int, attempt: int = 0,
-    max_turns: int,
-) -> list[Event]:  # fmt: skip
-    """The events of one episode, in the order they happened."""
-    stream = rollout_id(corpus, policy, task.task_id, seed, attempt)
+def run_again(identity: str, rerun: int) -> str:
+    """Trajectory id of a rollout's runs: its identity, then one of its own for each run after an aborted one."""
+    return identity if rerun == 0 else digest(identity, "rerun", rerun)
 
-    def event(kind: str, actor: str, payload: dict[str, Any], step: int | None = None, **rest: Any) -> Event:
-        return Event(kind, stream, corpus, actor, payload, step=step, **rest)
 
-    system, user = episode.instruction
-    statement = {
-        "task_id": task.task_id, "suite": SUITE, "split": split, "repo": task.family, "statement": user,
-        "statement_hash": sha256(user), "tests_hash": task.tests_hash, "solution_hash": sha256(task.solution),
-    }  # fmt: skip
-    start = {
-        "task_id": task.task_id, "attempt": attempt, "agent": AGENT, "model": policy, "scaffold": AGENT,
-        "environment": episode.environment, "run_id": run_id, "seed": seed, "step_limit": max_turns,
-    }  # fmt: skip
-    events = [
-        event("task", "system", statement),
-        event("start", "system", start),
-        event("instruction", "system", {"position": 0, "role": "system", "content": system}),
-        event("instruction", "system", {"position": 1, "role": "user", "content": user}),
-    ]
-    for turn in episode.turns:
-        said = {
-            "text": turn.text, "command": turn.command, "parse_error": turn.format_error, "state_hash": turn.state_before,
-        }  # fmt: skip
-        draw = {"rule": "fixed", "chosen": "agent", "state_hash": turn.state_before}
-        action = event("action", "agent", said, turn.index, policy=policy, usage=turn.usage)
-        events += [event("turn", "system", draw, turn.index), action]
-        seen: dict[str, Any] = {"rendered": turn.rendered, "role": "user", "state_hash": turn.state_after}
-        if turn.observation is not None:
-            o = turn.observation
-            seen |= {"raw": o.raw, "exit_code": o.exit_code, "timed_out": o.timed_out, "duration_s": o.duration_s}
-        events.append(event("observation", "environment", seen, turn.index, caused_by=action.event_id))
-        truth = {"scope": "step", "label": turn.label, "parse_status": "ok"}
-        events.append(
-            event("verdict", "environment", truth, turn.index, policy=GROUND_TRUTH, caused_by=action.event_id)
-        )
-    tests = [{"name": t.name, "group": t.group, "passed": t.passed} for t in episode.grade.tests]
-    usages = [t.usage for t in episode.turns if t.usage]
-    totals = {k: sum(u[k] for u in usages) for k in ("tokens_in", "tokens_out")} if usages else {}
-    end = {"exit_status": episode.exit_status, "submission": episode.patch, "n_calls": len(episode.turns), **totals}
-    outcome = {
-        "subject": "trajectory",
-        "grader": GRADER,
-        "rule": "all",
-        "resolved": episode.grade.resolved,
-        "tests": tests,
-    }
-    return [*events, event("end", "environment", end), event("outcome", "grader", outcome, policy=GRADER)]
+class Record:
+    """The events of one trajectory so far, in the order they happened; `written` of them are in the log."""
+
+    def __init__(self, trajectory_id: str, identity: str, corpus: str) -> None:
+        self.trajectory_id, self.identity, self.corpus = trajectory_id, identity, corpus
+        self.events: list[Event] = []
+        self.written = 0
+        self.ended = False
+
+    def add(self, kind: str, actor: str, payload: Mapping[str, Any], step: int | None = None, **rest: Any) -> Event:
+        """Append one event; nulls of the payload are left out."""
+        kept = {k: v for k, v in payload.items() if v is not None}
+        event = Event(kind, self.trajectory_id, self.corpus, actor, kept, step=step, **rest)
+        self.events.append(event)
+        return event
+
+    def open(self, env: Environment, scaffold: Scaffold, start: Mapping[str, Any], instruction: Any) -> None:
+        """The task, the start and what the agent is told."""
+        about = env.about()
+        self.add("task", "system", about)
+        common = {
+            "task_id": about["task_id"],
+            "agent": scaffold.name,
+            "scaffold": scaffold.name,
+            "environment": env.name,
+        }
+        self.add("start", "system", {**common, **start})
+        tools = canonical(list(scaffold.tools)).decode() if scaffold.tools else None
+        for position, message in enumerate(instruction):
+            payload = {"position": position, "role": message["role"], "content": message["content"]}
+            self.add("instruction", "system", {**payload, "tools": tools if position == 0 else None})
+
+    def turn(self, turn: Turn, decision: Decision, policy: str, label: tuple[str, Reply, str] | None = None) -> Event:
+        """One turn; `label` is the teacher's (name, reply, source). Returns the action."""
+        self.add("turn", "system", {**decision.payload(), "state_hash": turn.state_before}, turn.index)
+        action = self.add(
+            "action",
+            decision.chosen,
+            {
+                "text": turn.text, "command": turn.parsed.command, "parse_error": turn.parsed.error,
+                "reasoning": turn.reasoning, "state_hash": turn.state_before,
+                "tool_calls": orjson.dumps(list(turn.tool_calls)).decode() if turn.tool_calls else None,
+            },
+            turn.index,
+            policy=policy,
+            usage={**turn.usage, "prompt_hash": turn.prompt_hash},
+        )  # fmt: skip
+        o = turn.observation
+        for position, message in enumerate(turn.messages):
+            seen: dict[str, Any] = {"role": message["role"], "rendered": message["content"]}
+            seen |= {"position": position, "tool_call_id": message.get("tool_call_id"), "state_hash": turn.state_after}
+            if o is not None:
+                seen |= {"raw": o.raw, "exit_code": o.exit_code, "timed_out": o.timed_out, "duration_s": o.duration_s}
+                seen |= {"elided_chars": turn.elided or None}
+            cut = {"truncated_bytes": o.truncated_bytes} if o is not None and o.truncated_bytes else None
+            extra = None if cut is None else canonical(cut).decode()
+            self.add("observation", "environment", seen, turn.index, caused_by=action.event_id, extra=extra)
+        if label is not None:
+            name, reply, source = label
+            self.label(turn.index, turn.state_before, name, reply, source, action.event_id)
+        if turn.label is not None:
+            truth = {"scope": "step", "label": turn.label, "parse_status": "ok"}
+            self.add(
+                "verdict", "environment", truth, turn.index, policy=GROUND_TRUTH, caused_by=action.event_id
+            )  # fmt: skip
+        return action
+
+    def label(self, step: int, state: str, teacher: str, reply: Reply, source: str, cause: str) -> None:
+        """The teacher's action for the state before a turn; what it cost rides on the action where it was executed."""
+        payload = {"state_hash": state, "text": reply.text, "source": source, "timing": "inline", "resample": 0}
+        usage = dict(reply.usage) if source == "queried" and reply.usage else None
+        calls = {"tool_calls": reply.tool_calls} if reply.tool_calls else None
+        extra = None if calls is None else canonical(calls).decode()
+        self.add("label", "teacher", payload, step, policy=teacher, caused_by=cause, usage=usage, extra=extra)
+
+    def end(self, exit_status: str, submission: str | None, grade: Grade | None, detail: str = "") -> None:
+        """How it ended, what it left, and its grade."""
+        used = [e.usage for e in self.events if e.kind == "action" and e.usage]
+        totals: dict[str, Any] = {"n_calls": len([e for e in self.events if e.kind == "action"])}
+        for name in ("tokens_in", "tokens_out", "cost_usd"):
+            known = [u[name] for u in used if u.get(name) is not None]
+            totals[name] = sum(known) if known else None
+        extra = canonical({"detail": detail}).decode() if detail else None
+        self.add("end", "environment", {"exit_status": exit_status, "submission": submission, **totals}, extra=extra)
+        if grade is not None:
+            tests = [{"name": t.name, "group": t.group, "passed": t.passed} for t in grade.tests]
+            outcome = {"subject": "trajectory", "grader": grade.grader, "rule": "all", "resolved": grade.resolved}
+            self.add("outcome", "grader", {**outcome, "tests": tests}, policy=grade.grader)
+        self.ended = True

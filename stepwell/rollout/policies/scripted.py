@@ -10,22 +10,20 @@ from __future__ import annotations
 import ast
 import random
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from stepwell.rollout.policies import View
 from stepwell.rollout.repair import (
     ARITHMETIC,
     BUILTIN,
     COMPARISON,
     NEGATION,
     TOKEN,
-    RepairTask,
     split_comment,
 )
-from stepwell.rollout.scaffold import format_action, parse_action
+from stepwell.rollout.scaffolds.bash import format_action
 
-Message = Mapping[str, str]
 LARGE = 4_000  # characters of mod.py beyond which it is written anew rather than edited
 LOOKING = ("view", "check", "ls", "pwd", "cat", "grep", "head", "tail")
 THOUGHTS = {
@@ -43,33 +41,6 @@ REPLACEMENTS = {
 
 
 @dataclass(frozen=True)
-class PolicyView:
-    """What a policy may see: the messages so far (system, user, assistant, user, ...), the task, mod.py now, chance.
-
-    `states` holds the sha256 of mod.py before each assistant turn so far and, last, the present one; without it the
-    effect of a command is inferred from the command. `rng` is fresh each turn; `seed` is the same all episode long.
-    """
-
-    messages: Sequence[Message]
-    task: RepairTask
-    source: str
-    rng: random.Random
-    states: tuple[str, ...] = ()
-    seed: int = 0
-
-
-class Policy(Protocol):
-    """Anything that answers a view with the full text of the assistant's turn."""
-
-    @property
-    def name(self) -> str:
-        """Return the name recorded with each turn."""
-
-    def act(self, view: PolicyView) -> str:
-        """Return the assistant's text."""
-
-
-@dataclass(frozen=True)
 class Past:
     """One earlier turn: its command (None on a format error), the answer, and whether mod.py is unchanged since."""
 
@@ -83,19 +54,17 @@ class Past:
         return self.answer.startswith("<returncode>0<")
 
 
-def history(view: PolicyView) -> list[Past]:
+def history(view: View) -> list[Past]:
     """Read the earlier turns out of a view."""
-    texts = [message["content"] for message in view.messages if message["role"] == "assistant"]
-    answers = [message["content"] for message in view.messages if message["role"] == "user"][1:]
     past: list[Past] = []
     fresh = True
-    for index in range(min(len(texts), len(answers)) - 1, -1, -1):
-        command = parse_action(texts[index]).command
-        if len(view.states) == len(texts) + 1:
+    for index in range(len(view.turns) - 1, -1, -1):
+        command, answer = view.turns[index]
+        if len(view.states) == len(view.turns) + 1:
             fresh = fresh and view.states[index + 1] == view.states[-1]
         elif command is not None and command.split()[0] not in LOOKING:
-            fresh = fresh and command.startswith("sub ") and answers[index].startswith("<returncode>1<")
-        past.insert(0, Past(command, answers[index], fresh))
+            fresh = fresh and command.startswith("sub ") and answer.startswith("<returncode>1<")
+        past.insert(0, Past(command, answer, fresh))
     return past
 
 
@@ -155,7 +124,7 @@ def wrong_lines(source: str, solution: str) -> list[int] | None:
     return [number for number, (a, b) in enumerate(zip(have, want, strict=True), 1) if a.rstrip() != b.rstrip()]
 
 
-def next_command(view: PolicyView, ignored: frozenset[int] = frozenset()) -> str:
+def next_command(view: View, ignored: frozenset[int] = frozenset()) -> str:
     """Return the right command for a state, treating the ignored lines as if they were right.
 
     Look once; test whenever the present text is untested; fix the line the test names, else the first wrong one; write
@@ -210,7 +179,7 @@ class OraclePolicy:
 
     name = "oracle"
 
-    def act(self, view: PolicyView) -> str:
+    def act(self, view: View) -> str:
         """Return the right turn."""
         return say(next_command(view))
 
@@ -227,7 +196,7 @@ class NoisyPolicy:
         self.mistake_rate, self.recover_rate, self.stop_rate = mistake_rate, recover_rate, stop_rate
         self.name = f"noisy-{mistake_rate:g}-{recover_rate:g}"
 
-    def act(self, view: PolicyView) -> str:
+    def act(self, view: View) -> str:
         """Return a turn, right or not."""
         past = history(view)
         last = past[-1] if past else None
@@ -254,9 +223,7 @@ class NoisyPolicy:
         looks = [edits[-1], *(i for i, turn in enumerate(past) if i > edits[-1] and "\nFAIL " in turn.answer)]
         return all(random.Random(f"{seed}:{number}:{look}").random() >= self.recover_rate for look in looks)
 
-    def _mistake(
-        self, view: PolicyView, past: list[Past], wrong: list[int] | None, ignored: frozenset[int]
-    ) -> str | None:
+    def _mistake(self, view: View, past: list[Past], wrong: list[int] | None, ignored: frozenset[int]) -> str | None:
         """Choose a kind of mistake that this state allows, or None."""
         rng, right = view.rng, next_command(view, ignored)
         if past and rng.random() < self.stop_rate and wrong != []:
@@ -279,7 +246,7 @@ class NoisyPolicy:
             return say(past[-1].command or "view")
         return self._wrong_edit(view, kind, right, wrong or [])
 
-    def _wrong_edit(self, view: PolicyView, kind: str, right: str, wrong: list[int]) -> str | None:
+    def _wrong_edit(self, view: View, kind: str, right: str, wrong: list[int]) -> str | None:
         """Return an edit that does harm, or an edit of the wrong line, or None when there is none to make."""
         rng, have = view.rng, view.source.rstrip("\n").split("\n")
         want = view.task.solution.rstrip("\n").split("\n")

@@ -7,57 +7,29 @@ on this side, so a module that overrides builtins, exits early or writes its own
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Self
 
 from stepwell.errors import SandboxError
+from stepwell.ids import sha256
+from stepwell.rollout.environments import Brief, Grade, Label, Observation, TestResult
+from stepwell.rollout.environments.truth import Truth, line_distance
 from stepwell.rollout.repair import RepairTask
 from stepwell.rollout.sandbox import Jail, Sandbox
-from stepwell.rollout.scaffold import Rendered, render
 
 TOOLS = ("view", "check", "sub", "submit")
 ABSENT = "0" * 64  # the state when mod.py is absent or not a regular file
-LONGEST = 200  # lines of mod.py beyond which distance is not measured line by line
-
-SYSTEM = """Repair mod.py. The comment on a line says what it must do.
-Reply with a THOUGHT and one bash block.
-Tools: view, check, sub LINE 'OLD' 'NEW', submit."""
-USER = "mod.py has bugs. Fix every line that differs from its comment, then submit."
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What a command printed, and the sha256 (hex) of mod.py before and after it; seconds for the duration."""
-
-    raw: str
-    exit_code: int | None
-    duration_s: float
-    timed_out: bool
-    truncated_bytes: int
-    state_before: str
-    state_after: str
-
-
-@dataclass(frozen=True)
-class TestResult:
-    """One test of the grade."""
-
-    __test__ = False
-    name: str
-    group: Literal["visible", "hidden"]
-    passed: bool
-
-
-@dataclass(frozen=True)
-class Grade:
-    """All tests of a task on one state of mod.py; resolved when every one passed."""
-
-    resolved: bool
-    tests: tuple[TestResult, ...]
+GRADER = "repair-tests@1"
+SUITE = "repair"
+BRIEF = Brief(
+    job="Repair mod.py. The comment on a line says what it must do.",
+    task="mod.py has bugs. Fix every line that differs from its comment, then submit.",
+    commands="Tools: view, check, sub LINE 'OLD' 'NEW', submit.",
+)
 
 
 @cache
@@ -71,32 +43,21 @@ def state_of(data: bytes | None) -> str:
     return ABSENT if data is None else hashlib.sha256(data).hexdigest()
 
 
-def line_distance(text: str, solution: str) -> int:
-    """Count the lines to change, add or remove to turn a text into the solution; trailing space does not count."""
-    have, want = ([line.rstrip() for line in part.rstrip().split("\n")] for part in (text, solution))
-    if len(have) > LONGEST:
-        return len(have)
-    row = list(range(len(want) + 1))
-    for i, mine in enumerate(have, 1):
-        before, row = row, [i]
-        for j, theirs in enumerate(want, 1):
-            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (mine != theirs)))
-    return row[-1]
-
-
 class RepairEnvironment:
     """One task being worked on; a context manager that owns the agent's jail."""
 
-    def __init__(self, task: RepairTask, sandbox: Sandbox) -> None:
+    def __init__(self, task: RepairTask, sandbox: Sandbox, split: str = "train") -> None:
         self.task = task
+        self.split = split
         self.sandbox = sandbox
         self._jail: Jail | None = None
         self._data: bytes | None = task.source.encode()
+        self._truth = Truth(self.distance(), self.state)
 
     @property
-    def instruction(self) -> tuple[str, str]:
-        """Return the system text (the protocol) and the user text (the task)."""
-        return SYSTEM, USER
+    def brief(self) -> Brief:
+        """Return what the agent is told; the same for every task."""
+        return BRIEF
 
     @property
     def name(self) -> str:
@@ -119,7 +80,16 @@ class RepairEnvironment:
         tools["cases.txt"] = repr((self.task.difficulty.report, cases))
         self._jail = self.sandbox.open({"mod.py": self.task.source.encode()}, tools)
         self._data = self.task.source.encode()
+        self._truth = Truth(self.distance(), self.state)
         return self
+
+    def about(self) -> dict[str, Any]:
+        """Return the payload of the task event."""
+        return {
+            "task_id": self.task.task_id, "suite": SUITE, "split": self.split, "repo": self.task.family,
+            "statement": BRIEF.task, "statement_hash": sha256(BRIEF.task), "tests_hash": self.task.tests_hash,
+            "solution_hash": sha256(self.task.solution),
+        }  # fmt: skip
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -131,7 +101,6 @@ class RepairEnvironment:
         """Run one command of the agent in its jail."""
         if self._jail is None:
             raise SandboxError("the environment is not open; use it in a with statement")
-        before = self.state
         result = self._jail.run(command)
         self._data = self._jail.read("mod.py")
         return Observation(
@@ -140,9 +109,16 @@ class RepairEnvironment:
             result.duration_s,
             result.timed_out,
             result.truncated_bytes,
-            before,
-            self.state,
         )
+
+    def judge(self, command: str | None, exit_code: int | None, submitted: bool) -> Label:
+        """Label the turn just taken, once a turn."""
+        return self._truth.label(command, exit_code, submitted, self.distance(), self.state)
+
+    def submission(self) -> str:
+        """Return what changed in mod.py as a unified diff."""
+        start, end = (text.splitlines(keepends=True) for text in (self.task.source, self.source))
+        return "".join(difflib.unified_diff(start, end, "a/mod.py", "b/mod.py"))
 
     def distance(self) -> int:
         """Count the lines of mod.py that differ from the solution."""
@@ -164,9 +140,4 @@ class RepairEnvironment:
             TestResult(case.name, "visible" if group == "visible" else "hidden", gave.get(str(i)) == case.want)
             for i, (group, case) in enumerate(cases)
         )
-        return Grade(all(test.passed for test in tests), tests)
-
-
-def render_observation(observation: Observation) -> Rendered:
-    """Show an observation to the agent."""
-    return render(observation.raw, observation.exit_code, timed_out=observation.timed_out)
+        return Grade(all(test.passed for test in tests), tests, GRADER)

@@ -1,0 +1,138 @@
+"""What a recipe asks to be rolled out, as rollouts wanted and the setting they share.
+
+Belongs here: tasks, identities and policies from settings. Does not belong here: running them (`collect`), and policies
+that need a model in this process: `jobs` hands in how they are made.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from stepwell.batching import Crowd
+from stepwell.chat import OpenAIBackend
+from stepwell.errors import UsageError
+from stepwell.lake import Lake
+from stepwell.recipe import Collect, World
+from stepwell.recipe import Policy as PolicySettings
+from stepwell.rollout.collect import Report, Wanted, collect
+from stepwell.rollout.environments import Environment
+from stepwell.rollout.environments.repair import RepairEnvironment
+from stepwell.rollout.families import EVAL_FAMILIES, TRAIN_FAMILIES
+from stepwell.rollout.playing import Setting
+from stepwell.rollout.policies import Policy, Scripted
+from stepwell.rollout.policies.endpoint import Endpoint
+from stepwell.rollout.policies.scripted import NoisyPolicy, OraclePolicy
+from stepwell.rollout.record import rollout_id
+from stepwell.rollout.repair import Difficulty, RepairTask, make_task
+from stepwell.rollout.sandbox import Sandbox
+from stepwell.rollout.scaffolds import Scaffold
+from stepwell.rollout.scaffolds.bash import BashScaffold
+from stepwell.rollout.scaffolds.tools import ToolScaffold
+from stepwell.spending import Prices
+
+Maker = Callable[[PolicySettings, Crowd], Policy]
+SCAFFOLDS: dict[str, Callable[[], Scaffold]] = {"bash": BashScaffold, "tools": ToolScaffold}
+
+
+def tasks_of(world: World, split: str, n: int, seed: int) -> Iterator[RepairTask]:
+    """`n` distinct tasks of a split ("train" or "eval"), the same for the same arguments; families never overlap."""
+    families = TRAIN_FAMILIES if split == "train" else EVAL_FAMILIES
+    difficulty = Difficulty(**world.model_dump(exclude={"max_turns", "scaffold"}))
+    known: set[str] = set()
+    for number in range(seed * 1_000_003, seed * 1_000_003 + 50 * n):
+        if len(known) == n:
+            return
+        task = make_task(number, families, difficulty)
+        if task.task_id not in known:
+            known.add(task.task_id)
+            yield task
+
+
+def repairs(
+    world: World, split: str, n_tasks: int, seed: int, *, corpus: str, policy: str, run_id: str, attempts: int = 1,
+    arm: str | None = None, chance: int | None = None,
+) -> list[Wanted]:  # fmt: skip
+    """Rollouts on embedded repair tasks, attempt after attempt; `chance` seeds scripted policies (default: `seed`)."""
+    sandbox = Sandbox()
+    wanted = []
+    tasks = list(tasks_of(world, split, n_tasks, seed))
+    for attempt in range(attempts):
+        for task in tasks:
+
+            def opened(task: RepairTask = task) -> Environment:
+                return RepairEnvironment(task, sandbox, split)
+
+            again = f"/{attempt}" if attempt else ""
+            drawn = random.Random(f"{seed if chance is None else chance}/{task.task_id}{again}").getrandbits(63)
+            start = {"attempt": attempt, "run_id": run_id, "seed": seed, "arm": arm}
+            identity = rollout_id(corpus, policy, task.task_id, seed, attempt, arm)
+            wanted.append(Wanted(identity, opened, drawn, start))
+    return wanted
+
+
+def policy_of(settings: PolicySettings, crowd: Crowd) -> Policy:
+    """A policy that needs no model in this process; raises UsageError for one that does."""
+    if settings.kind == "oracle":
+        return Scripted(OraclePolicy())
+    if settings.kind == "noisy":
+        return Scripted(NoisyPolicy(mistake_rate=settings.mistake_rate, recover_rate=settings.recover_rate))
+    if settings.kind == "endpoint" and settings.model:
+        backend = OpenAIBackend(
+            settings.model, settings.base_url, key_env=settings.key_env, concurrency=settings.concurrency
+        )
+        prices = None if settings.prices is None else Prices(**settings.prices.model_dump())
+        return Endpoint(
+            backend, settings.name or settings.model, temperature=settings.temperature, top_p=settings.top_p,
+            max_tokens=settings.max_new_tokens, prices=prices,
+        )  # fmt: skip
+    raise UsageError(
+        f"policy {settings.kind!r} with model {settings.model!r} cannot be made here: an endpoint needs `model`, and a model "
+        "directory is loaded by `python -m jobs.rollout`."
+    )
+
+
+def name_of(settings: PolicySettings) -> str:
+    """The name a policy of these settings records its turns under, known before it is made."""
+    if settings.kind in ("oracle", "noisy"):
+        return policy_of(settings, Crowd()).name
+    return settings.name or settings.model or settings.kind
+
+
+def collect_pool(
+    lake: Lake,
+    collecting: Collect,
+    world: World,
+    *,
+    make: Maker = policy_of,
+    parallel: int = 16,
+    max_cost: float | None = None,
+    max_steps: int | None = None,
+    progress: Callable[[Report], None] | None = None,
+) -> Report:
+    """Roll every policy of a pool out on train tasks of its own; the report is of all of them together."""
+    whole = Report(n_wanted=sum(p.n_tasks * p.attempts for p in collecting.policies))
+    for number, settings in enumerate(collecting.policies):
+        where = settings.world or world
+        wanted = repairs(
+            where, "train", settings.n_tasks, collecting.seed + number, corpus=collecting.corpus,
+            policy=name_of(settings), run_id=collecting.corpus, attempts=settings.attempts, chance=collecting.seed,
+        )  # fmt: skip
+        before = Report(**whole.__dict__)
+
+        def setting(crowd: Crowd, settings: PolicySettings = settings, where: World = where) -> Setting:
+            return Setting(make(settings, crowd), where.max_turns, SCAFFOLDS[where.scaffold]())
+
+        def told(part: Report, before: Report = before) -> None:
+            if progress is not None:
+                progress(before.plus(part))
+
+        left = None if max_cost is None else max_cost - whole.cost_usd
+        steps = None if max_steps is None else max_steps - whole.n_steps
+        part = collect(
+            lake, collecting.corpus, wanted, setting, parallel=parallel, max_cost=left, max_steps=steps, progress=told
+        )
+        whole = before.plus(part)
+        if part.stopped:
+            break
+    return whole
