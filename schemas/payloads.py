@@ -76,7 +76,7 @@ NOTICE = (
     Column("limit", I32, "The limit it refers to."),
 )
 TURN = (
-    Column("rule", S, "How the actor was chosen: bernoulli, switch or fixed."),
+    Column("rule", S, "How the actor was chosen: bernoulli, switch, fixed, or replay of another trajectory."),
     Column("beta", F64, "Probability that the teacher acts."),
     Column("draw", F64, "The uniform draw compared with beta."),
     Column("rng_key", S, "Key that reproduces the draw."),
@@ -140,7 +140,7 @@ FEEDBACK = (
     Column("reason", S, "Why it was suppressed or replaced."),
     Column("text", S, "The message as rendered to the agent."),
     Column("role", S, "Chat role it was delivered in."),
-    Column("active_from", I32, "First step at which it is in the prompt."),
+    Column("active_from", I32, "First step at which it is in the prompt, until other feedback takes its place."),
     Column("active_to", I32, "Last step at which it is in the prompt."),
     Column("similarity", F64, "Similarity to the last delivered feedback."),
 )

@@ -21,7 +21,7 @@ READS = (
 
 SHOWN = ("delivered", "placebo")
 """Modes of feedback that is in the agent's prompt."""
-REPLAYED = (*READS[:-1], "notice", "feedback", "turn", "usage", "retraction")
+REPLAYED = (*READS[:-2], "notice", "feedback", "turn", "usage", "retraction")
 """Columns of `events` that `prompts` reads."""
 
 

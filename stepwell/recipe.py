@@ -41,20 +41,30 @@ class Source(_Part):
 
 
 class Mask(_Part):
-    """Which mask rule counts: the critic it believes, the labels it masks, and how resolved trajectories are treated."""
+    """Which mask rule counts: the critic it believes, the labels it masks, and how resolved trajectories are treated.
 
-    rule: Literal["all", "srft", "random"] = "all"
+    `student` masks the turns that were the student's where student and teacher are mixed.
+    """
+
+    rule: Literal["all", "srft", "random", "student"] = "all"
     critic: str = "rules@1"
     labels: tuple[Literal["good", "unnecessary", "mistake", "recover"], ...] = ("mistake",)
     resolved: Literal["full", "judged"] = "full"
 
 
 class DatasetSettings(_Part):
-    """Method and limits; rows longer than `max_length` tokens are dropped and counted, never cut."""
+    """Method and limits; rows longer than `max_length` tokens are dropped and counted, never cut.
+
+    A trajectory that says the same thing more than `max_repeats` times in a row is left out. `teacher` (none: the only one)
+    and `labels` (of several for one state the `first`, or `all`) are for methods that learn from labels.
+    """
 
     method: str
     max_length: int = 1024
     held_out: float = Field(default=0.1, ge=0, lt=1)
+    max_repeats: int | None = Field(default=None, ge=1)
+    teacher: str | None = None
+    labels: Literal["first", "all"] = "first"
 
 
 class Train(_Part):
@@ -133,6 +143,98 @@ class Collect(_Part):
     policies: tuple[Policy, ...]
 
 
+class Critic(_Part):
+    """A critic at the wheel: the step `rules`, a model behind an `endpoint`, or a `model` directory.
+
+    `samples` candidates at `temperature`, of which the `first` readable or the `shortest` is delivered. `history`: which
+    feedback it is reminded of (its `own`, what was `delivered`, or `none`).
+    """
+
+    kind: Literal["rules", "endpoint", "model"] = "rules"
+    prompt: str = "steer-concise"
+    model: str | None = None
+    revision: str | None = None
+    base_url: str | None = None
+    key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 16
+    context: int = 32_768
+    max_tokens: int = 4_096
+    temperature: float = 0.0
+    samples: int = 1
+    seed: int = 0
+    structured: bool = False
+    history: Literal["own", "delivered", "none"] = "own"
+    select: Literal["first", "shortest"] = "first"
+    tokenizer: str | None = None
+    backend: Literal["transformers", "vllm"] = "transformers"
+    prices: Prices | None = None
+
+
+class Steer(_Part):
+    """Steered rollouts on the same tasks in several arms (METHODS.md 1 and K20); see `stepwell.rollout.steering`.
+
+    `prefix`: that many steps of the `off` arm are taken again before the other arms act on their own (K21).
+    """
+
+    corpus: str
+    agent: Policy
+    critic: Critic = Critic()
+    arms: tuple[Literal["off", "live", "shadow", "placebo", "notice"], ...] = (
+        "off",
+        "live",
+        "shadow",
+        "placebo",
+        "notice",
+    )
+    split: Literal["train", "eval"] = "eval"
+    n_tasks: int = 50
+    attempts: int = 1
+    seed: int = 10_000
+    k: int = Field(default=5, ge=1)
+    notice_from: float | None = 2 / 3
+    dedup: float | None = None
+    history_chars: int = 1500
+    prefix: int = Field(default=0, ge=0)
+
+
+class Beta(_Part):
+    """Probability that the teacher acts, by iteration; see `stepwell.rollout.mixing.Schedule`, which gives it its meaning."""
+
+    name: Literal["paper", "linear", "exponential", "constant", "zero", "switch"] = "paper"
+    start: float = Field(default=1.0, ge=0, le=1)
+    step: float = Field(default=0.2, ge=0, le=1)
+    rate: float = Field(default=0.8, ge=0, le=1)
+    floor: float = Field(default=0.0, ge=0, le=1)
+    turns: int = Field(default=30, ge=0)
+    grow: int = Field(default=0, ge=0)
+
+
+class Dagger(_Part):
+    """Iterations of collecting with the policy so far, labelling by a teacher, and training on the labels (METHODS.md 4).
+
+    Corpora, datasets and models of iteration i are called NAME-i. The `student` of iteration 1 is the recipe's base, then
+    the model of the iteration before; its settings say how it is sampled. `n_tasks` fresh tasks an iteration. `relabel`:
+    the teacher is asked again where it acts itself. `resamples` labels a state. Data of the iterations so far are put
+    together as a `union`, only the `latest`, or the last `window` of them; `where` is an SQL condition on trajectories,
+    such as `resolved`. Each model is trained from the one before, or from the base.
+    """
+
+    iterations: int = Field(default=5, ge=1)
+    student: Policy = Policy(kind="model", temperature=0.7, top_p=0.9)
+    teacher: Policy = Policy(kind="oracle")
+    schedule: Beta = Beta()
+    n_tasks: int = Field(default=512, ge=1)
+    attempts: int = Field(default=1, ge=1)
+    seed: int = 1
+    relabel: bool = False
+    resamples: int = Field(default=1, ge=1)
+    aggregate: Literal["union", "latest", "window"] = "union"
+    window: int = Field(default=2, ge=1)
+    where: str = "true"
+    train_from: Literal["previous", "base"] = "previous"
+    evaluate: bool = True
+
+
 class Evaluation(_Part):
     """Held-out tasks to roll the trained policy out on; `temperature` 0 is greedy."""
 
@@ -170,6 +272,8 @@ class Recipe(_Part):
     train: Train = Train()
     world: World = World()
     collect: Collect | None = None
+    steer: Steer | None = None
+    dagger: Dagger | None = None
     evaluation: Evaluation = Evaluation()
     seeds: tuple[int, ...] = (0,)
 

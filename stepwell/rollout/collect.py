@@ -20,7 +20,7 @@ from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.rollout.environments import Environment
 from stepwell.rollout.episode import EpisodeRunner
-from stepwell.rollout.playing import Setting, Wheel
+from stepwell.rollout.playing import Replayed, Setting, Wheel
 from stepwell.rollout.record import Record, run_again
 from stepwell.spending import Purse
 
@@ -29,17 +29,22 @@ _EVENTS, _SECONDS = 2_000, 3.0  # events are written when there are so many, or 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One rollout: its identity, the environment it is played in, the seed of scripted chance, and its `start` payload."""
+    """One rollout: its identity, the environment it is played in, the seed of scripted chance, its `start` payload, and the
+    turns of another trajectory that are taken again before the agent acts."""
 
     identity: str
     open: Callable[[], Environment]
     seed: int
     start: dict[str, Any] = field(default_factory=dict)
+    prefix: Sequence[Replayed] = ()
 
 
 @dataclass
 class Report:
-    """What a collection did: `n_known` were finished before, `n_aborted` found unfinished and ended; cost in US dollars."""
+    """What a collection did: `n_known` were finished before, `n_aborted` found unfinished and ended.
+
+    Cost is in US dollars, in all and by role (agent, teacher, critic).
+    """
 
     n_wanted: int = 0
     n_known: int = 0
@@ -50,6 +55,7 @@ class Report:
     tokens_in: int = 0
     tokens_out: int = 0
     cost_usd: float = 0.0
+    costs: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     stopped: str | None = None
     trajectories: list[str] = field(default_factory=list)
@@ -73,6 +79,7 @@ class Report:
             "seconds",
         )
         sums = {name: getattr(self, name) + getattr(part, name) for name in names}
+        sums["costs"] = {r: self.costs.get(r, 0.0) + part.costs.get(r, 0.0) for r in self.costs.keys() | part.costs}
         return Report(self.n_wanted, **sums, stopped=part.stopped, trajectories=self.trajectories + part.trajectories)
 
     def line(self) -> str:
@@ -152,6 +159,7 @@ class _Run:
                 for record in self.live.values():
                     if not record.ended:
                         record.end("aborted", None, None, self.report.stopped or "the run failed")
+                await setting.close()
                 await self._write(everything=True)
                 self.progress(self.report)
 
@@ -205,7 +213,9 @@ class _Run:
                 limits = {"step_limit": setting.max_turns, "cost_limit_usd": setting.cost_limit_usd}
                 start = {"model": setting.agent.name, **limits, **mixing, **wanted.start}
                 record.open(env, setting.scaffold, start, runner.instruction)
-                wheel = Wheel(setting, record, executor, self.purse, self._halt, self._took)
+                wheel = Wheel(
+                    setting, record, executor, self.purse, self._halt, self._took, self.report.costs, wanted.prefix
+                )
                 await wheel.play(env, runner)
             finally:
                 await loop.run_in_executor(executor, env.__exit__, None, None, None)

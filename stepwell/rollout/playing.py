@@ -6,10 +6,10 @@ Belongs here: the loop over turns. Does not belong here: how many are under way 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from schemas.kinds import UNFINISHED
 from stepwell.errors import SandboxError
@@ -25,11 +25,29 @@ from stepwell.spending import Purse
 T = TypeVar("T")
 
 
+class Paid(Protocol):
+    """An answer that cost something, in US dollars."""
+
+    @property
+    def cost_usd(self) -> float:
+        """What it cost."""
+
+
+P = TypeVar("P", bound=Paid)
+
+
 class Companion(Protocol):
     """Something that looks on and may speak between turns: a critic at the wheel, a budget notice."""
 
-    async def after(self, runner: EpisodeRunner, record: Record) -> None:
+    async def after(self, wheel: Wheel, runner: EpisodeRunner, record: Record) -> None:
         """Called after every turn but the last; adds events to the record and text to the transcript."""
+
+
+class Closing(Protocol):
+    """Something with connections to close."""
+
+    async def close(self) -> None:
+        """Release what was opened."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +55,8 @@ class Setting:
     """What the trajectories of a run share.
 
     With `mixing`, the `teacher` is asked in every state whoever acts. `companions` makes those of one trajectory.
-    `cost_limit_usd` is for the calls of those who act in one trajectory.
+    `cost_limit_usd` is for the calls of those who act in one trajectory. `closing` is closed
+    when the run is over, as are the policies.
     """
 
     agent: Policy
@@ -45,8 +64,23 @@ class Setting:
     scaffold: Scaffold = field(default_factory=BashScaffold)
     teacher: Policy | None = None
     mixing: Mixing | None = None
-    companions: Callable[[str], Sequence[Companion]] = lambda identity: ()
+    companions: Callable[[], Sequence[Companion]] = tuple
     cost_limit_usd: float | None = None
+    closing: Sequence[Closing] = ()
+
+    async def close(self) -> None:
+        """Release what policies and companions opened."""
+        for one in (self.agent, *([self.teacher] if self.teacher else []), *self.closing):
+            await one.close()
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A turn of another trajectory that is taken again: its reply, who gave it, and what answered it then."""
+
+    reply: Reply
+    policy: str
+    shown: str
 
 
 class Stopped(Exception):
@@ -57,7 +91,7 @@ class Wheel:
     """The turns of one trajectory.
 
     `executor` runs commands, `purse` pays for calls, `halt` says why to stop, or None; `took` is told of every turn taken
-    (None) and of why the run cannot go on.
+    (None) and of why the run cannot go on. `costs` counts US dollars by role; the turns of `prefix` are taken again first.
     """
 
     def __init__(
@@ -68,14 +102,17 @@ class Wheel:
         purse: Purse,
         halt: Callable[[], str | None],
         took: Callable[[str | None], Awaitable[None]],
+        costs: dict[str, float],
+        prefix: Sequence[Replayed] = (),
     ) -> None:
         self.setting, self.record, self.executor, self.purse = setting, record, executor, purse
-        self.halt, self.took = halt, took
+        self.halt, self.took, self.costs, self.prefix = halt, took, costs, prefix
+        self.same: list[bool] = []
 
     async def play(self, env: Environment, runner: EpisodeRunner) -> None:
         """Play to the end and record it; a model or an environment that fails ends this trajectory alone."""
         detail = ""
-        companions = self.setting.companions(self.record.identity)
+        companions = self.setting.companions()
         try:
             while not runner.finished:
                 if (reason := self.halt()) is not None:
@@ -87,7 +124,7 @@ class Wheel:
                     continue
                 await self.took(None)
                 for companion in companions if not runner.finished else ():
-                    await companion.after(runner, self.record)
+                    await companion.after(self, runner, self.record)
         except Stopped as reason:
             await self.took(str(reason))
             runner.stop("aborted")
@@ -104,13 +141,15 @@ class Wheel:
         except SandboxError as error:
             self.record.end("environment_error", None, None, f"grading: {error}")
             return
-        self.record.end(status, episode.submission, episode.grade, detail)
+        self.record.end(status, episode.submission, episode.grade, detail, self.same)
 
     async def _turn(self, runner: EpisodeRunner) -> Reply | None:
         """Take one turn; returns the reply that never came, else None."""
         setting, n = self.setting, len(runner.turns)
         decision, label = Decision("agent"), None
-        if setting.mixing is None or setting.teacher is None:
+        if n < len(self.prefix):
+            reply, name, decision = self.prefix[n].reply, self.prefix[n].policy, Decision("agent", "replay")
+        elif setting.mixing is None or setting.teacher is None:
             reply = await self._ask(setting.agent, runner.view())
             name = setting.agent.name
         else:
@@ -131,24 +170,30 @@ class Wheel:
             return reply
         turn = await self._in_thread(runner.advance, reply)
         self.record.turn(turn, decision, name, label)
+        if n < len(self.prefix):
+            self.same.append(turn.shown == self.prefix[n].shown)
         spent = sum(t.usage.get("cost_usd") or 0.0 for t in runner.turns)
         if setting.cost_limit_usd is not None and spent >= setting.cost_limit_usd:
             runner.stop("cost_limit")
         return None
 
     async def _ask(self, policy: Policy, view: View) -> Reply:
-        """A reply, paid for; raises Stopped when it could cost more than is left."""
-        most = policy.most_cost(view)
+        role = "teacher" if policy is self.setting.teacher else "agent"
+        return await self.pay(role, policy.most_cost(view), policy.reply(view))
+
+    async def pay(self, role: str, most: float, asked: Coroutine[Any, Any, P]) -> P:
+        """What is asked for, paid for; raises Stopped when it could cost more than is left."""
         if not await self.purse.reserve(most):
+            asked.close()
             raise Stopped(f"another call could exceed the limit of {self.purse.limit} US dollars")
         spent = 0.0
         try:
-            reply = await policy.reply(view)
-            spent = most if reply.text is not None and most else 0.0
-            spent = reply.usage.get("cost_usd", spent) or 0.0
+            answer = await asked
+            spent = answer.cost_usd
         finally:
             await self.purse.settle(most, spent)
-        return reply
+            self.costs[role] = self.costs.get(role, 0.0) + spent
+        return answer
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)

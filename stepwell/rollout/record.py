@@ -5,7 +5,7 @@ Belongs here: which events a turn makes. Does not belong here: when they are wri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -106,14 +106,17 @@ class Record:
         extra = None if calls is None else canonical(calls).decode()
         self.add("label", "teacher", payload, step, policy=teacher, caused_by=cause, usage=usage, extra=extra)
 
-    def end(self, exit_status: str, submission: str | None, grade: Grade | None, detail: str = "") -> None:
-        """How it ended, what it left, and its grade."""
+    def end(
+        self, exit_status: str, submission: str | None, grade: Grade | None, detail: str = "", same: Sequence[bool] = ()
+    ) -> None:
+        """How it ended, what it left, and its grade; `same`: whether each replayed turn was answered as it was before."""
         used = [e.usage for e in self.events if e.kind == "action" and e.usage]
         totals: dict[str, Any] = {"n_calls": len([e for e in self.events if e.kind == "action"])}
         for name in ("tokens_in", "tokens_out", "cost_usd"):
             known = [u[name] for u in used if u.get(name) is not None]
             totals[name] = sum(known) if known else None
-        extra = canonical({"detail": detail}).decode() if detail else None
+        more = {**({"detail": detail} if detail else {}), **({"replayed_same": list(same)} if same else {})}
+        extra = canonical(more).decode() if more else None
         self.add("end", "environment", {"exit_status": exit_status, "submission": submission, **totals}, extra=extra)
         if grade is not None:
             tests = [{"name": t.name, "group": t.group, "passed": t.passed} for t in grade.tests]

@@ -7,29 +7,38 @@ that need a model in this process: `jobs` hands in how they are made.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
+import orjson
+
+from schemas.kinds import UNFINISHED
 from stepwell.batching import Crowd
 from stepwell.chat import OpenAIBackend
+from stepwell.conversation import REPLAYED, prompts
 from stepwell.errors import UsageError
 from stepwell.lake import Lake
-from stepwell.recipe import Collect, World
+from stepwell.log import EventLog
+from stepwell.recipe import Collect, Steer, World
 from stepwell.recipe import Policy as PolicySettings
 from stepwell.rollout.collect import Report, Wanted, collect
 from stepwell.rollout.environments import Environment
 from stepwell.rollout.environments.repair import RepairEnvironment
 from stepwell.rollout.families import EVAL_FAMILIES, TRAIN_FAMILIES
-from stepwell.rollout.playing import Setting
-from stepwell.rollout.policies import Policy, Scripted
+from stepwell.rollout.playing import Replayed, Setting
+from stepwell.rollout.policies import Policy, Reply, Scripted
 from stepwell.rollout.policies.endpoint import Endpoint
 from stepwell.rollout.policies.scripted import NoisyPolicy, OraclePolicy
-from stepwell.rollout.record import rollout_id
+from stepwell.rollout.record import rollout_id, run_again
 from stepwell.rollout.repair import Difficulty, RepairTask, make_task
 from stepwell.rollout.sandbox import Sandbox
 from stepwell.rollout.scaffolds import Scaffold
 from stepwell.rollout.scaffolds.bash import BashScaffold
 from stepwell.rollout.scaffolds.tools import ToolScaffold
+from stepwell.rollout.steering import Steered, Steering
 from stepwell.spending import Prices
+from stepwell.supervision import Supervisor
 
 Maker = Callable[[PolicySettings, Crowd], Policy]
 SCAFFOLDS: dict[str, Callable[[], Scaffold]] = {"bash": BashScaffold, "tools": ToolScaffold}
@@ -136,3 +145,77 @@ def collect_pool(
         if part.stopped:
             break
     return whole
+
+
+def collect_steered(
+    lake: Lake,
+    steer: Steer,
+    world: World,
+    supervisor: Callable[[], Supervisor],
+    *,
+    make: Maker = policy_of,
+    parallel: int = 16,
+    max_cost: float | None = None,
+    progress: Callable[[str, Report], None] | None = None,
+) -> dict[str, Report]:
+    """Roll the agent out in every arm on the same tasks with the same chance; a report for each arm run.
+
+    Corpora are called CORPUS/ARM. The arm `off` comes first, as others may begin with its steps.
+    """
+    reports: dict[str, Report] = {}
+    for arm in sorted(steer.arms, key=lambda a: a != "off"):
+        corpus = f"{steer.corpus}/{arm}"
+        wanted = repairs(
+            world, steer.split, steer.n_tasks, steer.seed, corpus=steer.corpus, policy=name_of(steer.agent),
+            run_id=steer.corpus, attempts=steer.attempts, arm=arm,
+        )  # fmt: skip
+        if steer.prefix and arm != "off":
+            bases = repairs(
+                world, steer.split, steer.n_tasks, steer.seed, corpus=steer.corpus, policy=name_of(steer.agent),
+                run_id=steer.corpus, attempts=steer.attempts, arm="off",
+            )  # fmt: skip
+            wanted = replayed(lake, f"{steer.corpus}/off", wanted, bases, steer.prefix)
+        critic = supervisor() if arm in ("live", "shadow", "placebo") else None
+        steering = Steering(arm, steer.k, steer.notice_from, steer.dedup, steer.history_chars)
+
+        def setting(crowd: Crowd, steering: Steering = steering, critic: Supervisor | None = critic) -> Setting:
+            agent, scaffold = make(steer.agent, crowd), SCAFFOLDS[world.scaffold]()
+            closing = () if critic is None else (critic,)
+            companions = lambda: (Steered(steering, critic),)  # noqa: E731
+            return Setting(agent, world.max_turns, scaffold, companions=companions, closing=closing)
+
+        left = None if max_cost is None else max_cost - sum(r.cost_usd for r in reports.values())
+        reports[arm] = collect(
+            lake, corpus, wanted, setting, parallel=parallel, max_cost=left,
+            progress=None if progress is None else partial(progress, arm),
+        )  # fmt: skip
+        if reports[arm].stopped:
+            break
+    return reports
+
+
+def replayed(lake: Lake, corpus: str, wanted: Sequence[Wanted], bases: Sequence[Wanted], steps: int) -> list[Wanted]:
+    """The rollouts wanted, each beginning with the first `steps` turns of its base (in the same order), from the log.
+
+    Raises UsageError for a base that is not finished there.
+    """
+    log = EventLog(lake)
+    ends = log.read(corpora=[corpus], kinds=["end"], columns=["trajectory_id", "end"]).to_pylist()
+    finished = {r["trajectory_id"] for r in ends if r["end"]["exit_status"] not in UNFINISHED}
+    found = []
+    for w, base in zip(wanted, bases, strict=True):
+        rerun = 0
+        while (stream := run_again(base.identity, rerun)) not in finished and rerun < len(ends):
+            rerun += 1
+        if stream not in finished:
+            raise UsageError(f"{corpus} has no finished rollout of {base.identity}; run the arm `off` first.")
+        turns = []
+        for prompt in prompts(log.read(trajectory_ids=[stream], columns=list(REPLAYED))):
+            if prompt.step < steps:
+                action = prompt.rows["action"][0]
+                calls = tuple(orjson.loads(action["action"]["tool_calls"] or "[]"))
+                shown = prompt.rows["observation"][0]["observation"]["rendered"]
+                turns.append(Replayed(Reply(action["action"]["text"], tool_calls=calls), action["policy"], shown))
+        start = {**w.start, "parent_trajectory": stream, "fork_step": len(turns)}
+        found.append(replace(w, prefix=turns, start=start))
+    return found

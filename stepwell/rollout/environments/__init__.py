@@ -3,7 +3,8 @@
 Belongs here: what an environment is, and each kind of it. Does not belong here: how replies become commands
 (`scaffolds`), who replies (`policies`), the loop (`episode`).
 
-May import: the standard library, `schemas`, the modules directly under `stepwell`, and the other modules of `rollout` but the loop.
+May import: the standard library, `schemas`, the modules directly under `stepwell`, and the modules of
+`rollout` but the loop.
 """
 
 from __future__ import annotations

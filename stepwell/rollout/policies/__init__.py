@@ -62,6 +62,11 @@ class Reply:
     reasoning: str | None = None
     detail: str = ""
 
+    @property
+    def cost_usd(self) -> float:
+        """US dollars it cost, as far as that is known."""
+        return float(self.usage.get("cost_usd") or 0.0)
+
 
 class Policy(Protocol):
     """Anything that replies to a view; `backend` says what runs it, for the record."""
@@ -74,6 +79,9 @@ class Policy(Protocol):
 
     def most_cost(self, view: View) -> float:
         """US dollars a reply can cost at most."""
+
+    async def close(self) -> None:
+        """Release what was opened."""
 
 
 class ScriptedPolicy(Protocol):
@@ -98,11 +106,14 @@ class BatchPolicy(Protocol):
 
 
 class Free:
-    """What replies of this policy cost: nothing."""
+    """A policy whose replies cost nothing, and that has nothing to close."""
 
     def most_cost(self, view: View) -> float:
         """Nothing."""
         return 0.0
+
+    async def close(self) -> None:
+        """Nothing to do."""
 
 
 class Scripted(Free):

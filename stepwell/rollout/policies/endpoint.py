@@ -58,3 +58,7 @@ class Endpoint:
             return 0.0
         n_bytes = len(canonical(list(view.messages))) + len(canonical(list(view.tools)))
         return self.prices.cost(n_bytes // _TOKEN_BYTES, 0, self.max_tokens)
+
+    async def close(self) -> None:
+        """Close the connections to the server."""
+        await self.chat.close()
