@@ -135,12 +135,28 @@ class Policy(_Part):
     world: World | None = None
 
 
+class Tasks(_Part):
+    """Tasks of a file in SWE-bench's columns (JSON lines or Parquet), worked on in an environment of mini-swe-agent.
+
+    `environment` is its configuration, `environment_class` one of docker, singularity, bubblewrap and, with `unsafe`, local.
+    `state_command` prints what the commands can change, for state hashes.
+    """
+
+    path: str
+    suite: str
+    split: str = "test"
+    environment: dict[str, Any] = {}
+    state_command: str | None = None
+    unsafe: bool = False
+
+
 class Collect(_Part):
-    """Rollouts to record before anything is derived."""
+    """Rollouts to record before anything is derived; on tasks of a file, or else on the embedded ones."""
 
     corpus: str
     seed: int = 0
     policies: tuple[Policy, ...]
+    tasks: Tasks | None = None
 
 
 class Critic(_Part):

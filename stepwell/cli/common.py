@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import Annotated, Any
 
 import orjson
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from stepwell.errors import StepwellError
 from stepwell.lake import Lake
 
 app = typer.Typer(
@@ -32,6 +36,19 @@ def open_lake(uri: str) -> Lake:
 def emit(document: Any) -> None:
     """Print one JSON document on standard output."""
     print(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error that goes when it is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def launch(module: str, *arguments: str) -> None:
+    """Run a job as a program of its own; raises StepwellError when it fails."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
+    if done.returncode:
+        raise StepwellError(f"python -m {module} ended with status {done.returncode}; its messages are above.")
 
 
 @app.callback()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.common import (
+    DEFAULT_LAKE,
+    JsonOption,
+    LakeOption,
+    console,
+    emit,
+    launch,
+    open_lake,
+    output,
+    progress_bar,
+)
 from stepwell.curation.masks import mask_new, rule_of
 from stepwell.datasets.build import Built, build, seal_of
 from stepwell.datasets.verify import verify
@@ -30,11 +37,6 @@ def register(app: typer.Typer) -> None:
         ("train", train), ("evaluate", evaluate), ("compare", compare),
     ):  # fmt: skip
         app.command(name)(command)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
 
 
 def rollout(
@@ -62,9 +64,9 @@ def rollout(
     if any(p.kind == "model" for p in settings.collect.policies):
         limits = {"--parallel": parallel, "--max-cost": max_cost, "--max-steps": max_steps}
         given = [str(part) for name, value in limits.items() if value is not None for part in (name, value)]
-        _launch("jobs.rollout", "--recipe", recipe, "--lake", open_lake(lake).uri, *given)
+        launch("jobs.rollout", "--recipe", recipe, "--lake", open_lake(lake).uri, *given)
         return
-    with _progress() as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("rollouts", total=wanted)
         report = collect_pool(
             open_lake(lake), settings.collect, settings.world, parallel=parallel, max_cost=max_cost, max_steps=max_steps,
@@ -93,7 +95,7 @@ def build_command(
     rule = rule_of(settings.mask)
     if at is None:
         mask_new(opened, rule)
-    with _progress() as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("trajectories")
         built = build(
             opened, settings, Renderer.load(settings.base_model), str(rule), at,
@@ -130,9 +132,11 @@ def verify_command(
     """
     opened = open_lake(lake)
     name = f"datasets/{dataset.removeprefix('datasets/')}"
-    if seal_of(opened, name) is None:
+    sealed = seal_of(opened, name)
+    if sealed is None:
         raise UsageError(f"no dataset {name!r} in {opened.uri}; build it: stepwell build {dataset}")
-    result = verify(opened.read(name), Renderer.load(model or load(dataset).base_model))
+    base = model or sealed[1].get("base_model") or load(dataset).base_model
+    result = verify(opened.read(name), Renderer.load(base), opened)
     if json:
         emit(result.__dict__)
     else:
@@ -166,12 +170,6 @@ def datasets(lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False) -> None:
     output.print(table)
 
 
-def _launch(module: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
-    if done.returncode:
-        raise StepwellError(f"python -m {module} ended with status {done.returncode}; its messages are above.")
-
-
 def train(
     recipe: RecipeArgument,
     lake: LakeOption = DEFAULT_LAKE,
@@ -188,7 +186,7 @@ def train(
         emit({"recipe": settings.name, "base_model": settings.base_model, "dataset": settings.dataset_table,
               "version": sealed and sealed[0], "train": settings.train.model_dump()})  # fmt: skip
         return
-    _launch("jobs.train_policy", "--recipe", recipe, "--lake", open_lake(lake).uri, "--seed", str(seed))
+    launch("jobs.train_policy", "--recipe", recipe, "--lake", open_lake(lake).uri, "--seed", str(seed))
 
 
 def evaluate(recipe: RecipeArgument, model: ModelOption = None, lake: LakeOption = DEFAULT_LAKE) -> None:
@@ -196,7 +194,7 @@ def evaluate(recipe: RecipeArgument, model: ModelOption = None, lake: LakeOption
 
     Example: `stepwell evaluate srft`
     """
-    _launch("jobs.evaluate", "--recipe", recipe, "--lake", open_lake(lake).uri, *(["--model", model] if model else []))
+    launch("jobs.evaluate", "--recipe", recipe, "--lake", open_lake(lake).uri, *(["--model", model] if model else []))
 
 
 def compare(

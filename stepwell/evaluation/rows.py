@@ -15,8 +15,10 @@ from schemas.evaluations import EVALUATIONS
 from stepwell.errors import LakeError
 from stepwell.evaluation.intervals import wilson
 from stepwell.fold import fold_trajectories
+from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,13 @@ class Evaluated:
     def metadata(self) -> dict[str, Any]:
         """The fields as plain values."""
         return asdict(self)
+
+
+def evaluation_id(recipe: Recipe, model_id: str) -> str:
+    """Identity of the evaluation of a model as a recipe has it: the same suite, settings and world give the same one."""
+    e = recipe.evaluation
+    settings = [e.model_dump(mode="json"), recipe.world.model_dump(mode="json")]
+    return f"{model_id}@{e.suite}-{digest(model_id, settings)[:12]}"
 
 
 def record_rows(

@@ -20,11 +20,12 @@ from stepwell.conversation import REPLAYED, prompts
 from stepwell.errors import UsageError
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Collect, Steer, World
+from stepwell.recipe import Collect, Steer, Tasks, World
 from stepwell.recipe import Policy as PolicySettings
 from stepwell.rollout.collect import Report, Wanted, collect
 from stepwell.rollout.environments import Environment
 from stepwell.rollout.environments.repair import RepairEnvironment
+from stepwell.rollout.environments.repository import RepositoryEnvironment, RepositoryTask, tasks_from
 from stepwell.rollout.families import EVAL_FAMILIES, TRAIN_FAMILIES
 from stepwell.rollout.playing import Replayed, Setting
 from stepwell.rollout.policies import Policy, Reply, Scripted
@@ -80,6 +81,25 @@ def repairs(
     return wanted
 
 
+def repositories(
+    tasks: Tasks, n_tasks: int, seed: int, *, corpus: str, policy: str, run_id: str, attempts: int = 1
+) -> list[Wanted]:
+    """Rollouts on the first `n_tasks` tasks of a file (0: all), attempt after attempt."""
+    found = list(tasks_from(tasks.path, tasks.suite, tasks.split))
+    wanted = []
+    for attempt in range(attempts):
+        for task in found[: n_tasks or None]:
+
+            def opened(task: RepositoryTask = task) -> Environment:
+                given = tasks.environment
+                return RepositoryEnvironment(task, given, unsafe=tasks.unsafe, state_command=tasks.state_command)
+
+            start = {"attempt": attempt, "run_id": run_id, "seed": seed}
+            identity = rollout_id(corpus, policy, task.task_id, seed, attempt)
+            wanted.append(Wanted(identity, opened, seed, start))
+    return wanted
+
+
 def policy_of(settings: PolicySettings, crowd: Crowd) -> Policy:
     """A policy that needs no model in this process; raises UsageError for one that does."""
     if settings.kind == "oracle":
@@ -123,10 +143,16 @@ def collect_pool(
     whole = Report(n_wanted=sum(p.n_tasks * p.attempts for p in collecting.policies))
     for number, settings in enumerate(collecting.policies):
         where = settings.world or world
-        wanted = repairs(
-            where, "train", settings.n_tasks, collecting.seed + number, corpus=collecting.corpus,
-            policy=name_of(settings), run_id=collecting.corpus, attempts=settings.attempts, chance=collecting.seed,
-        )  # fmt: skip
+        common = {"corpus": collecting.corpus, "policy": name_of(settings), "run_id": collecting.corpus}
+        if collecting.tasks is None:
+            wanted = repairs(
+                where, "train", settings.n_tasks, collecting.seed + number, attempts=settings.attempts,
+                chance=collecting.seed, **common,
+            )  # fmt: skip
+        else:
+            wanted = repositories(
+                collecting.tasks, settings.n_tasks, collecting.seed, attempts=settings.attempts, **common
+            )
         before = Report(**whole.__dict__)
 
         def setting(crowd: Crowd, settings: PolicySettings = settings, where: World = where) -> Setting:
