@@ -3,7 +3,7 @@
 WITH live AS (
   SELECT e.corpus, e.reward.rule AS rule, e.reward.group_id AS group_id, e.reward.reward AS reward, e.reward.format_ok AS format_ok
   FROM events e
-  WHERE e.kind = 'reward' AND NOT EXISTS (
+  WHERE e.kind = 'reward' AND e.reward.group_id IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM events r
     WHERE r.kind = 'retraction' AND r.trajectory_id = e.trajectory_id
       AND (r.retraction.target_event IS NULL OR r.retraction.target_event = e.event_id)

@@ -110,7 +110,7 @@ def fold_trajectories(events: pa.Table) -> pa.Table:
     )
     graded = graded.sort(pl.col("outcome").struct.field("rerun").fill_null(0), "recorded_at", maintain_order=True)
     outcome = _last(graded, "outcome").select("trajectory_id", "resolved", "grader")
-    actions = frame.filter(pl.col("kind") == "action").with_columns(
+    actions = frame.filter(pl.col("kind").is_in(["action", "attempt"])).with_columns(
         pl.col("action").struct.field("parse_error"), pl.col("usage").struct.unnest()
     )
     acted = actions.group_by(key).agg(

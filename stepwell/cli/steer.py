@@ -68,22 +68,23 @@ def steer(
     if json:
         emit([arm.document() for arm in found])
     else:
-        output.print(_table(asked.corpus, found))
+        for table in _tables(asked.corpus, found):
+            output.print(table)
         output.print("Differences are to the arm `off` on the same tasks, with 95% bootstrap intervals; single runs.")
 
 
-def _table(corpus: str, arms: list[ArmReport]) -> Table:
-    table = Table(title=corpus)
-    heads = ("arm", "n", "resolved (95%)", "difference", "p", "detectable", "steps", "stuck", "critiques", "delivered",
-             "compliance", "agent $", "critic $", "replay")  # fmt: skip
-    for head in heads:
-        table.add_column(head, justify="left" if head == "arm" else "right")
+def _tables(corpus: str, arms: list[ArmReport]) -> list[Table]:
+    effect = Table("arm", "n", "resolved (95%)", "difference (95%)", "p", "detectable", title=f"{corpus}: effect")
+    conduct = Table("arm", "steps (95%)", "stuck", "complied", "replay", title="conduct")
+    spent = Table("arm", "critiques", "unparseable", "shown", "agent $", "critic $", title="critic and cost")
     for a in arms:
         shown = a.modes.get("delivered", 0) + a.modes.get("placebo", 0)
-        table.add_row(
+        effect.add_row(
             a.arm, str(a.n), str(a.resolved), "" if a.difference is None else str(a.difference),
             "" if a.p_value is None else f"{a.p_value:.3f}", "" if a.detectable is None else f"{a.detectable:.3f}",
-            str(a.steps), str(a.stuck), str(a.critiques), str(shown), str(a.compliance), f"{a.agent_usd:.4f}",
-            f"{a.critic_usd:.4f}", "" if a.replay_same is None else f"{100 * a.replay_same:.1f}%",
         )  # fmt: skip
-    return table
+        replay = "" if a.replay_same is None else f"{100 * a.replay_same:.1f}%"
+        conduct.add_row(a.arm, str(a.steps), str(a.stuck), str(a.compliance), replay)
+        counts = (a.critiques, a.unparseable, shown)
+        spent.add_row(a.arm, *map(str, counts), f"{a.agent_usd:.4f}", f"{a.critic_usd:.4f}")
+    return [effect, conduct, spent]
