@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from stepwell.errors import SandboxError
 from stepwell.rollout.sandbox import Jail, Limits, Sandbox, detect
+from stepwell.rollout.seccomp import ARCHITECTURES, filter_program
 
 LIMITS = Limits(wall_s=5.0, memory_bytes=256 << 20, total_memory_bytes=300 << 20, processes=24, output_bytes=10_000)
 
@@ -247,3 +249,41 @@ def test_a_mode_isolates(mode: str) -> None:
         assert jail.run("id -u").output == "1000\n"
         assert jail.run("python3 -c 'print(6 * 7)'").output == "42\n"
         assert jail.run("touch /usr/x").exit_code != 0
+
+
+@pytest.mark.parametrize("machine", sorted(ARCHITECTURES))
+def test_a_filter_jumps_only_forward_within_itself_and_ends_everywhere(machine: str) -> None:
+    program = list(struct.iter_unpack("<HBBI", filter_program(machine)))
+    for place, (code, if_true, if_false, _) in enumerate(program):
+        assert place + 1 + max(if_true, if_false) < len(program) or code == 0x06
+    assert program[-1] == (0x06, 0, 0, 0x7FFF0000)
+
+
+def test_an_unknown_machine_has_no_filter() -> None:
+    with pytest.raises(SandboxError, match=r"'vax'.*x86_64, aarch64.*rlimits"):
+        filter_program("vax")
+
+
+def test_the_machine_is_not_told(jail: Jail) -> None:
+    assert jail.run("uname -n").output == "jail\n"
+    assert jail.run("cat /proc/cmdline /proc/keys /proc/key-users 2>/dev/null").output == ""
+    assert jail.run("cat /proc/self/cgroup | cut -d: -f3 | sort -u").output == "/\n"
+
+
+def test_ordinary_programs_still_work(jail: Jail) -> None:
+    program = "import asyncio, multiprocessing, sqlite3, subprocess, tempfile, threading\n"
+    program += "sqlite3.connect('db').execute('pragma journal_mode=wal').connection.execute('create table t (a)')\n"
+    program += "value = multiprocessing.Value('i', 0)\n"
+    program += "def work():\n    value.value += 1\n"
+    program += "one = multiprocessing.Process(target=work); one.start(); one.join()\n"
+    program += "async def main(): return (await (await asyncio.create_subprocess_exec('true')).wait())\n"
+    program += (
+        "print(value.value, asyncio.run(main()), subprocess.check_output(['echo', 'x']), tempfile.mkstemp()[0] > 0)"
+    )
+    jail.write("ordinary.py", program.encode())
+    assert jail.run("python3 ordinary.py").output == "1 0 b'x\\n' True\n"
+
+
+def test_orphans_that_end_do_not_fill_the_limit_on_processes(jail: Jail) -> None:
+    command = "for i in 1 2 3 4 5 6; do for j in 1 2 3 4 5 6 7 8; do (true &); done; sleep 0.12; done; echo done"
+    assert jail.run(command).output == "done\n"

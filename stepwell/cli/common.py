@@ -52,5 +52,11 @@ def launch(module: str, *arguments: str) -> None:
 
 
 @app.callback()
-def program() -> None:
+def program(
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Run agents' commands even where the kernel allows no isolation.")
+    ] = False,
+) -> None:
     """Every step an agent ever took as an event; every training set derived from them by replay."""
+    if unsafe:
+        os.environ["STEPWELL_UNSAFE"] = "1"  # jobs launched from here inherit it

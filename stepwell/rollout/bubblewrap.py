@@ -44,7 +44,7 @@ def bubblewrap(config: dict[str, Any], server: list[str]) -> list[str]:
     else:
         args += ["--unshare-user", "--uid", str(INNER_ID), "--gid", str(INNER_ID)]
         args += ["--disable-userns"] if b"--disable-userns" in _help(program) else []
-    for name in ("/opt", "/etc", "/dev"):
+    for name in ("/opt", "/opt/tools", "/etc", "/dev"):
         args += ["--perms", "0755", "--dir", name]
     for name in SYSTEM:
         if os.path.islink(f"/{name}"):
@@ -57,9 +57,11 @@ def bubblewrap(config: dict[str, Any], server: list[str]) -> list[str]:
         Path(config["scratch"], name).write_text(text, "utf-8")
         args += ["--ro-bind", f"{config['scratch']}/{name}", f"/etc/{name}"]
     args += ["--ro-bind", config["python_prefix"], "/opt/python"]
-    args += ["--ro-bind", config["scratch"] + "/tools", "/opt/tools", "--proc", "/proc"]
+    for name in config["tools"]:  # one by one: a file that is shown stays when its folder on the host goes
+        args += ["--ro-bind", f"{config['scratch']}/tools/{name}", f"/opt/tools/{name}"]
+    args += ["--proc", "/proc"]
     for path in filter(os.path.exists, MASKED):
-        args += ["--ro-bind", "/dev/null", path]
+        args += ["--dev-bind", "/dev/null", path]
     for name, source in DEVICES.items():
         args += ["--dev-bind", f"/dev/{source}", f"/dev/{name}"]
     for name, target in LINKS.items():

@@ -1,182 +1,37 @@
-"""The program that runs inside the jail: it builds its own walls, then forks one fresh shell per command.
+"""The program that runs inside the jail: it goes behind its walls, then forks one fresh shell per command.
 
-`sandbox.py` starts a bare interpreter that reads this text from stdin, then talks to it over stdin and stdout in
-frames (four bytes of big-endian length, then JSON). It is never imported by the platform, uses the standard library
+`sandbox.py` starts a bare interpreter that reads `walls.py` and this text from stdin, then talks to it over stdin and
+stdout in frames (four bytes of big-endian length, then JSON). It is never imported by the platform, uses the standard library
 only, and is the first process (pid 1) of its process namespace: one `kill(-1)` ends everything a command left behind.
 Commands run under the same unprivileged user; the server is not dumpable, so they can neither trace it nor read its
-descriptors.
+descriptors, and a system call filter keeps them from its limits and its priority.
 
-What does not belong here: policy about modes, defaults or messages for people (`sandbox.py`).
+What does not belong here: policy about modes, defaults or messages for people (`sandbox.py`), the walls themselves
+(`walls.py`, `bubblewrap.py`), and which system calls are refused (`seccomp.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import resource
 import select
+import shlex
 import signal
 import stat
 import struct
 import sys
 import time
-from typing import Any
 
-Config = dict[str, Any]
+from stepwell.rollout.walls import INODES, PR_SET_DUMPABLE, PRIVATE, Config, call, enter, libc
 
-NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
-MNT_DETACH, AT_FDCWD, AT_RECURSIVE, SYS_MOUNT_SETATTR = 2, -100, 0x8000, 442
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
-JAIL_ID = 65534  # the host user that root becomes
-INNER_ID = 1000  # the user a command sees itself as
+SYS_OPENAT2, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 437, 4, 8
+NICE = 5  # below the server, which must be able to stop them, and below the platform
 READ_BYTES = 1 << 20  # the largest file handed to the platform
 POLL_S = 0.05  # how often the memory of all processes together is looked at
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def call(what: str, result: int) -> None:
-    """Raise OSError naming `what` when a libc call returned non-zero."""
-    if result != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{what}: {os.strerror(code)}")
-
-
-def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    """Call mount(2)."""
-    args = [text.encode() or None for text in (source, target, kind)]
-    call(f"mount {kind or 'bind'} on {target}", libc.mount(*args, ctypes.c_ulong(flags), data.encode() or None))
-
-
-def make_dir(path: str) -> None:
-    """Make a directory that everyone can enter, with its parents."""
-    os.makedirs(path, mode=0o755, exist_ok=True)
-
-
-def bind_read_only(source: str, target: str) -> None:
-    """Show `source` at `target`, with everything mounted below it, without write, set-user-id or devices."""
-    if os.path.isdir(source):
-        make_dir(target)
-    else:
-        make_dir(os.path.dirname(target))
-        os.close(os.open(target, os.O_CREAT, 0o644))
-    mount(source, target, "", MS_BIND | MS_REC)
-    attributes = struct.pack("=QQQQ", MS_RDONLY | MS_NOSUID | MS_NODEV, 0, 0, 0)
-    path = target.encode()
-    if libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, path, AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes))):
-        kept = os.statvfs(target).f_flag
-        flags = (kept & (MS_NOEXEC | 1024 | 2048)) | ((1 << 21) if kept & 4096 else 0)
-        mount("", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | flags)
-
-
-def write_maps(outer_uid: int, outer_gid: int) -> None:
-    """Map the one inner user to the one outer user of a user namespace just entered."""
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{INNER_ID} {outer_uid} 1"),
-        ("gid_map", f"{INNER_ID} {outer_gid} 1"),
-    ):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
-
-
-def build_root(config: Config, owner: int) -> None:
-    """Replace the root: system and interpreter read-only, tools read-only, private /work, /tmp, /dev and /proc."""
-    mount("", "/", "", MS_REC | MS_PRIVATE)
-    mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=4m")
-    os.mkdir("/tmp/old", 0o700)
-    call("pivot_root", libc.pivot_root(b"/tmp", b"/tmp/old"))
-    os.chdir("/")
-    for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        if os.path.islink(f"/old/{name}"):
-            os.symlink(os.readlink(f"/old/{name}"), f"/{name}")
-        elif os.path.isdir(f"/old/{name}"):
-            bind_read_only(f"/old/{name}", f"/{name}")
-    for path in ("/etc/ld.so.cache", "/etc/alternatives"):
-        if os.path.exists("/old" + path):
-            bind_read_only("/old" + path, path)
-    make_dir("/dev")
-    for path in ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"):
-        os.close(os.open(path, os.O_CREAT, 0o644))
-        mount("/old" + path, path, "", MS_BIND)
-    bind_read_only("/old" + config["python_prefix"], "/opt/python")
-    make_dir("/etc")
-    with open("/etc/passwd", "w") as file:
-        file.write(f"agent:x:{INNER_ID}:{INNER_ID}::/tmp:/bin/bash\n")
-    with open("/etc/group", "w") as file:
-        file.write(f"agent:x:{INNER_ID}:\n")
-    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
-        os.symlink(f"/proc/self/fd{target}", f"/dev/{name}")
-    write_tools(config)
-    size = f"uid={owner},gid={owner},mode=755,size={config['disk_bytes']},nr_inodes=4096"
-    for path in ("/tmp", "/work", "/dev/shm"):
-        make_dir(path)
-        mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, size)
-    make_dir("/proc")
-    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    call("umount old root", libc.umount2(b"/old", MNT_DETACH))
-    os.rmdir("/old")
-    mount("", "/", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
-
-
-def write_tools(config: Config) -> None:
-    """Write the tools where PATH finds them."""
-    make_dir(config["tools_dir"])
-    for name, text in config["tools"].items():
-        path = os.path.join(config["tools_dir"], name)
-        with open(path, "w") as file:
-            file.write(text)
-        os.chmod(path, 0o755)
-
-
-def become_nobody() -> None:
-    """Leave the root user for good, then enter a user namespace of one user so that process limits count per jail."""
-    os.setgroups([])
-    os.setresgid(JAIL_ID, JAIL_ID, JAIL_ID)
-    os.setresuid(JAIL_ID, JAIL_ID, JAIL_ID)
-    call("prctl", libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
-    call("unshare user namespace", libc.unshare(NEWUSER))
-    write_maps(JAIL_ID, JAIL_ID)
-
-
-def enter(config: Config) -> None:
-    """Put this process (or its only child, as pid 1) behind the walls of `config["mode"]`."""
-    mode, root = config["mode"], os.geteuid() == 0
-    if mode == "namespaces":
-        uid, gid = os.geteuid(), os.getegid()
-        others = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET
-        call("unshare", libc.unshare(others if root else others | NEWUSER))
-        if not root:
-            write_maps(uid, gid)
-        child = os.fork()
-        if child:
-            os.close(0)
-            os.close(1)
-            status = os.waitpid(child, 0)[1]
-            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-        build_root(config, JAIL_ID if root else INNER_ID)
-    elif mode == "bubblewrap" and root:
-        os.chown("/work", JAIL_ID, JAIL_ID)
-    if mode == "rlimits":
-        libc.prctl(PR_SET_SUBREAPER, 1, 0, 0, 0)
-        write_tools(config)
-    elif root:
-        become_nobody()
-    if mode != "rlimits":
-        if os.getpid() != 1:
-            raise OSError(f"the jail is process {os.getpid()} of its namespace, not 1")
-        # no namespaces below this one (best effort): the privileges inside them are the kernel's widest door
-        with contextlib.suppress(OSError), open("/proc/sys/user/max_user_namespaces", "w") as file:
-            file.write("0")
-        call("capset", libc.capset(struct.pack("=II", 0x20080522, 0), bytes(24)))
-        call("prctl", libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
-    call("prctl", libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    call("prctl", libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
-    os.chdir(config["work_dir"])
 
 
 def kill_everything(config: Config, leader: int) -> int:
@@ -202,92 +57,109 @@ def kill_everything(config: Config, leader: int) -> int:
             return status
 
 
-def resident_bytes() -> int:
-    """Sum the resident memory of every process in this namespace but the server."""
-    total = 0
+def most_files() -> int:
+    """Return how many files, folders and links the fullest private folder holds."""
+    return max(disk.f_files - disk.f_ffree for disk in map(os.statvfs, PRIVATE))
+
+
+def holds_too_much(config: Config) -> bool:
+    """Whether all processes but the server together hold more memory than they may.
+
+    Counted are resident and swapped pages, page tables (which a process can make many of without being resident) and a
+    full send buffer for each socket; other kinds of memory are limited by their own size or refused by the filter.
+    """
+    held = 0
     for name in os.listdir("/proc"):
         if name.isdigit() and name != "1":
             try:
-                with open(f"/proc/{name}/statm") as file:
-                    total += int(file.read().split()[1])
-            except (OSError, IndexError):
+                with open(f"/proc/{name}/status", "rb") as file:
+                    fields = dict(line.split(b":", 1) for line in file.read().splitlines() if line.startswith(b"Vm"))
+                held += sum(int(fields[key].split()[0]) << 10 for key in (b"VmRSS", b"VmPTE", b"VmSwap"))
+            except (OSError, KeyError):  # gone, or a zombie
                 continue
-    return total * resource.getpagesize()
+    with open("/proc/self/net/sockstat") as sockets:
+        held += int(sockets.readline().split()[2]) * int(config["socket_bytes"])
+    return held > int(config["total_memory_bytes"])
 
 
 def exec_command(config: Config, command: str, out: int) -> None:
     """In the forked child: apply the limits and become the shell; never returns."""
     try:
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)  # nothing is left of the server's own pipes
+        os.closerange(3, 1 << 20)
         os.setsid()
-        for target in (1, 2):
-            os.dup2(out, target)
-        null = os.open("/dev/null", os.O_RDONLY)
-        os.dup2(null, 0)
-        os.closerange(3, 256)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # else /proc/self belongs to root and the next line fails
-        with open("/proc/self/oom_score_adj", "w") as file:
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
-    except OSError:
-        pass  # then the kernel's own choice of victim stands
-    try:
+        os.nice(NICE)
         for name, value in config["rlimits"].items():
             limit = getattr(resource, name)
             hard = resource.getrlimit(limit)[1]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(limit, (value, value))
+        os.chmod(config["work_dir"], 0o755)  # an earlier command may have locked everyone out
         os.chdir(config["work_dir"])
         os.execve(config["shell"], ["bash", "-c", command], config["env"])
     except BaseException as error:
-        os.write(2, f"jail: {error}\n".encode())
-    os._exit(126)
+        os.write(1, f"jail: {error}\n".encode("utf-8", "replace"))
+    finally:
+        os._exit(126)  # whatever happens, a copy of the server must not go on
+
+
+def reap(leader: int) -> None:
+    """Collect orphans that have ended, which else count against the limit on processes; leave the leader."""
+    while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and found.si_pid != leader:
+        os.waitpid(found.si_pid, 0)
 
 
 def run(config: Config, command: str, timeout_s: float) -> Config:
-    """Run one command to its end, its timeout or its memory limit, and leave no process behind."""
+    """Run one command to its end, its timeout, its memory limit or the platform's end; leave no process behind."""
     reader, writer = os.pipe()
     started = time.monotonic()
     leader = os.fork()
     if leader == 0:
         exec_command(config, command, writer)
     os.close(writer)
-    leader_end = os.pidfd_open(leader)
+    leader_end, platform = os.pidfd_open(leader), sys.stdin.fileno()
     poll = select.poll()
-    poll.register(reader, select.POLLIN)
-    poll.register(leader_end, select.POLLIN)
+    for handle, event in ((reader, select.POLLIN), (leader_end, select.POLLIN), (platform, 0)):
+        poll.register(handle, event)
     chunks: list[bytes] = []
-    room, dropped, timed_out = config["output_bytes"], 0, False
-    next_look = started + POLL_S
-    ended = False
-    while True:
+    room, dropped = config["output_bytes"], 0
+    deadline, next_look = started + timeout_s, started + POLL_S
+    jailed, files = config["mode"] != "rlimits", INODES
+    if jailed and (found := most_files()) > INODES:  # bubblewrap's folders have no limit of their own
+        files = min(found, 16 * INODES)  # what is there may be removed; far too much ends every command
+        next_look = started
+    status: int | None = None
+    timed_out, output_open = False, True
+    ready: dict[int, int] = {}
+    while status is None or output_open:
         now = time.monotonic()
-        if not ended and now >= started + timeout_s:
-            timed_out = ended = True
-            status = kill_everything(config, leader)
-        if not ended and now >= next_look and config["mode"] != "rlimits":
-            next_look = now + POLL_S
-            if resident_bytes() > config["total_memory_bytes"]:
-                ended = True
+        if status is None:
+            timed_out, too_large = now >= deadline and leader_end not in ready, False
+            if now >= next_look:
+                next_look = now + POLL_S
+                reap(leader)
+                too_large = jailed and (most_files() > files or holds_too_much(config))
+            if timed_out or too_large or leader_end in ready or platform in ready:
                 status = kill_everything(config, leader)
-        wait_s = 0.2 if ended else max(0.0, min(POLL_S, started + timeout_s - now))
+                poll.unregister(leader_end)
+                poll.unregister(platform)
+                continue
+        wait_s = 0.2 if status is not None else max(0.0, min(next_look, deadline) - now)
         ready = dict(poll.poll(wait_s * 1000 + 1))
-        if leader_end in ready and not ended:
-            ended = True
-            status = kill_everything(config, leader)
-        if ended and leader_end in ready:
-            poll.unregister(leader_end)
-        if reader in ready:
-            data = os.read(reader, 65536)
-            if not data and ended:
-                break
-            if not data:
-                poll.unregister(reader)
-            if room:
-                chunks.append(data[:room])
-            dropped += max(0, len(data) - room)
-            room -= min(room, len(data))
-        elif ended:
-            break
+        data = os.read(reader, 65536) if reader in ready else b""
+        if output_open and not data and (reader in ready or status is not None):
+            output_open = False
+            poll.unregister(reader)
+        if room:
+            chunks.append(data[:room])
+        dropped += max(0, len(data) - room)
+        room -= min(room, len(data))
     os.close(reader)
     os.close(leader_end)
     code = os.waitstatus_to_exitcode(status)
@@ -300,10 +172,24 @@ def run(config: Config, command: str, timeout_s: float) -> Config:
     }
 
 
+def open_beneath(config: Config, name: str, flags: int) -> int:
+    """Open a path of the working directory; leaving it, or a link anywhere on the way, is an OSError."""
+    if "\0" in name:
+        raise OSError(errno.EINVAL, "a file name cannot contain a null byte")
+    root = os.open(config["work_dir"], os.O_PATH | os.O_DIRECTORY)
+    try:
+        how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH)
+        handle = libc.syscall(SYS_OPENAT2, root, os.fsencode(name), how, ctypes.c_size_t(len(how)))
+        call(f"open {name!r}", min(handle, 0))
+        return int(handle)
+    finally:
+        os.close(root)
+
+
 def read_file(config: Config, name: str) -> Config:
     """Read a regular file of the working directory; absent, special, linked or oversized files read as null."""
     try:
-        handle = os.open(os.path.join(config["work_dir"], name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = open_beneath(config, name, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return {"data": None}
     try:
@@ -314,12 +200,21 @@ def read_file(config: Config, name: str) -> Config:
 
 
 def write_file(config: Config, name: str, data: str) -> Config:
-    """Put a file into the working directory, replacing whatever has its name."""
-    path = os.path.join(config["work_dir"], name)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
-        file.write(data.encode("latin-1"))
+    """Put a file into the working directory, replacing whatever has its name, a folder with all it holds too."""
+    folder, base = os.path.split(name)
+    parent = open_beneath(config, folder or ".", os.O_PATH | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                os.unlink(base, dir_fd=parent)
+            except IsADirectoryError:  # maybe deeper than a recursion here could go
+                path = shlex.quote(os.path.join(config["work_dir"], name))
+                run(config, f"chmod -R u+rwx -- {path}; rm -rf -- {path}", config["wall_s"])
+        handle = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=parent)
+        with open(handle, "wb") as file:
+            file.write(data.encode("latin-1"))
+    finally:
+        os.close(parent)
     return {}
 
 
@@ -361,7 +256,7 @@ def main() -> None:
                 send(read_file(config, request["name"]))
             else:
                 send(write_file(config, request["name"], request["data"]))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             send({"error": str(error)})
 
 

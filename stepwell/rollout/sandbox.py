@@ -4,9 +4,13 @@ A `Sandbox` is a mode and limits; `Sandbox.open(files)` starts one `Jail`, a lon
 forks a fresh `bash -c` per command, so that the walls are paid for once per task. State between commands lives only in
 the working directory, a size-limited memory file system that the host never touches: `Jail.read` asks the server.
 
-Modes, strongest first: `bubblewrap` (when `bwrap` works), `namespaces` (unshare(2) from the server itself), both with
-own user, pid, network, ipc, uts and mount namespaces; `rlimits` is weaker (process group, limits and a clean
-environment; no network isolation, no read-only system) and is used only when asked for by name.
+Modes, strongest first: `namespaces` (unshare(2) from the server itself) and `bubblewrap` (for machines where only `bwrap`
+may do that), both with own user, pid, network, ipc, uts, cgroup and mount namespaces and a filter on system calls;
+`rlimits` is weaker (limits, a clean environment and the filter; no private view of the file system) and is used only
+when asked for by name or by `unsafe=True`. docs/sandbox.md says what each wall holds against.
+
+What does not belong here: what happens inside the jail (`jail.py`, `walls.py`), the command line of bubblewrap
+(`bubblewrap.py`), and which system calls are refused (`seccomp.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Mapping
@@ -30,12 +33,23 @@ from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from stepwell.errors import SandboxError
+from stepwell.rollout.bubblewrap import bubblewrap, library_path
+from stepwell.rollout.seccomp import filter_program
 
 Mode = Literal["bubblewrap", "namespaces", "rlimits"]
-JAILED_MODES: tuple[Mode, ...] = ("bubblewrap", "namespaces")
+JAILED_MODES: tuple[Mode, ...] = ("namespaces", "bubblewrap")
 GRACE_S = 10.0  # how long after a command's own timeout the server itself may be silent
-SERVER = Path(__file__).with_name("jail.py")
-BOOT = "import sys; f = sys.stdin.buffer; exec(f.read(int.from_bytes(f.read(4), 'big')))"
+ANSWER_BYTES = 16 << 20  # no answer is longer, so a longer one is not from a sound server
+WALLS, SERVER = (Path(__file__).with_name(name) for name in ("walls.py", "jail.py"))
+# reads both texts, the first as the module that the second imports
+BOOT = """
+import sys, types
+def text(): return sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(4), "big"))
+walls = sys.modules["stepwell.rollout.walls"] = types.ModuleType("walls")
+exec(text(), walls.__dict__)
+exec(text())
+"""
+JAIL_USERS, NOBODY = 1_900_000_000, 65534  # the host users that root becomes: one a jail where there are so many
 
 log = logging.getLogger(__name__)
 
@@ -86,20 +100,33 @@ def detect() -> Mode:
     raise SandboxError(
         "no jail works on this machine; tried " + "; ".join(tried) + ". Install bubblewrap or allow user namespaces "
         "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns), or choose mode='rlimits', "
-        "which does not isolate the network or the file system"
+        "(on the command line --unsafe), which does not isolate the file system"
     )
 
 
 class Sandbox:
-    """A mode and limits, from which jails are opened."""
+    """A mode and limits, from which jails are opened.
 
-    def __init__(self, mode: Mode | None = None, limits: Limits | None = None) -> None:
+    Without a mode, the strongest that works here; where none does, SandboxError, or mode rlimits when `unsafe`
+    or in the environment of `stepwell --unsafe`.
+    """
+
+    def __init__(self, mode: Mode | None = None, limits: Limits | None = None, *, unsafe: bool = False) -> None:
         if mode is not None and mode not in get_args(Mode):
             raise SandboxError(f"sandbox mode {mode!r} is not one of {', '.join(get_args(Mode))}; choose one of those")
-        self.mode: Mode = mode if mode is not None else detect()
+        try:
+            self.mode: Mode = mode if mode is not None else detect()
+        except SandboxError as error:
+            if not unsafe and os.environ.get("STEPWELL_UNSAFE") != "1":
+                raise
+            log.warning("unsafe was asked for: %s", error)
+            self.mode = "rlimits"
         self.limits = limits or Limits()
         if self.mode == "rlimits":
-            log.warning("sandbox mode rlimits: no network isolation, no read-only system; trusted commands only")
+            log.warning(
+                "sandbox mode rlimits: no network isolation, no read-only system; trusted commands only%s",
+                ", which run as root" if os.geteuid() == 0 else "",
+            )
 
     def open(self, files: Mapping[str, bytes] | None = None, tools: Mapping[str, str] | None = None) -> Jail:
         """Start a jail whose working directory holds `files` and whose PATH begins with `tools` (name to script)."""
@@ -114,26 +141,32 @@ class Jail:
         self.limits = limits
         self._scratch: str | None = None
         self._closed = False
-        config = self._config(files, tools)
-        server = [config["python"], "-I", "-S", "-E", "-c", BOOT]
         try:
+            config = self._config(files, tools)
+            server = [config["python"], "-I", "-S", "-E", "-c", BOOT]
             if mode == "bubblewrap":
-                server = [*_bwrap(config, limits), "/opt/python/bin/" + os.path.basename(config["python"]), *server[1:]]
+                server = bubblewrap(config, server)
             self._process = subprocess.Popen(
                 server,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={"LC_ALL": "C.UTF-8", **_library_path(config["python_prefix"])},
+                env={"LC_ALL": "C.UTF-8", **library_path(config["python_prefix"])},
                 cwd="/",
                 start_new_session=True,
                 bufsize=0,
             )
+            self._send(WALLS.read_bytes())
             self._send(SERVER.read_bytes())
+            config["user"] = None if mode == "rlimits" else _user(self._process.pid)
             self._call(config, limits.wall_s)
+            if mode == "bubblewrap":
+                self._remove_scratch()  # now, so that a platform that is killed leaves none behind
         except OSError as error:
             self.close()
-            raise SandboxError(f"{server[0]} did not start: {error}; check that it is executable") from error
+            raise SandboxError(
+                f"the {mode} jail did not start: {error}; check that its program is executable"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -156,8 +189,9 @@ class Jail:
         }
         if self.mode == "bubblewrap" and self._scratch:
             os.chmod(self._scratch, 0o755)
+            os.mkdir(self._scratch + "/tools")
             for name, text in scripts.items():
-                path = Path(self._scratch, name)
+                path = Path(self._scratch, "tools", name)
                 path.write_text(text, "utf-8")
                 path.chmod(0o755)
         return {
@@ -165,7 +199,7 @@ class Jail:
             "python": python,
             "python_prefix": prefix,
             "tools_dir": tools_dir,
-            "tools_from": self._scratch,
+            "scratch": self._scratch,
             "work_dir": work_dir,
             "shell": shutil.which("bash", path="/bin:/usr/bin") or "/bin/bash",
             "tools": scripts,
@@ -179,7 +213,7 @@ class Jail:
                 "TERM": "dumb",
                 "PYTHONHASHSEED": "0",
                 "PYTHONDONTWRITEBYTECODE": "1",
-                **_library_path(prefix, inner),
+                **library_path(prefix, inner),
             },
             "rlimits": {
                 "RLIMIT_AS": limits.memory_bytes,
@@ -187,8 +221,14 @@ class Jail:
                 "RLIMIT_FSIZE": limits.file_bytes,
                 "RLIMIT_NOFILE": limits.open_files,
                 "RLIMIT_NPROC": limits.processes,
-                "RLIMIT_CORE": 0,
+                "RLIMIT_MEMLOCK": 64 << 10,
+                "RLIMIT_MSGQUEUE": 0,
+                "RLIMIT_SIGPENDING": 1024,
+                "RLIMIT_NICE": 0,
+                "RLIMIT_RTPRIO": 0,
             },
+            "filter": _filter(self.mode),
+            "socket_bytes": int(Path("/proc/sys/net/core/wmem_default").read_text()),
             **asdict(limits),
         }
 
@@ -219,6 +259,8 @@ class Jail:
         try:
             self._send(json.dumps(frame).encode())
             size = struct.unpack(">I", self._receive(4, deadline))[0]
+            if size > ANSWER_BYTES:
+                raise ValueError(f"an answer of {size} bytes")
             answer: dict[str, Any] = json.loads(self._receive(size, deadline))
         except (BrokenPipeError, TimeoutError, EOFError, ValueError) as error:
             said = self._last_words()
@@ -271,6 +313,10 @@ class Jail:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        self._remove_scratch()
+
+    def _remove_scratch(self) -> None:
+        """Remove the folder on the host, if there is one."""
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -283,44 +329,29 @@ class Jail:
         self.close()
 
 
-def _library_path(prefix: str, inner: str | None = None) -> dict[str, str]:
-    """Return where a shared libpython is found, for interpreters built with one outside the system directories."""
-    if sysconfig.get_config_var("Py_ENABLE_SHARED") and prefix != "/usr":
-        return {"LD_LIBRARY_PATH": f"{inner or prefix}/lib"}
-    return {}
+def _filter(mode: Mode) -> str:
+    """Return the system call filter as text for a frame; mode rlimits does without on an unknown machine."""
+    try:
+        return filter_program().decode("latin-1")
+    except SandboxError:
+        if mode != "rlimits":
+            raise
+        return ""
 
 
-@functools.cache
-def _bwrap_help(program: str) -> bytes:
-    """Return bubblewrap's own list of options: they differ between its versions."""
-    return subprocess.run([program, "--help"], capture_output=True, check=False, timeout=10).stdout
+def _user(server: int) -> int | None:
+    """Return the host user that a server started by root becomes, or None where this process can be no other user.
 
-
-def _bwrap(config: dict[str, Any], limits: Limits) -> list[str]:
-    """Return the bubblewrap command line up to the program to run."""
-    program = shutil.which("bwrap")
-    if program is None:
-        raise SandboxError("bwrap is not on PATH")
-    root = os.geteuid() == 0
-    size = ["--size", str(limits.disk_bytes)]
-    args = [program, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--as-pid-1"]
-    args += ["--new-session", "--ro-bind", "/usr", "/usr"]
-    for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_CHOWN") if root else ():
-        args += ["--cap-add", capability]
-    if not root:
-        args += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
-        args += ["--disable-userns"] if b"--disable-userns" in _bwrap_help(program) else []
-    args += ["--perms", "0755", "--dir", "/opt", "--perms", "0755", "--dir", "/etc"]
-    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        if os.path.islink(f"/{name}"):
-            args += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]
-        elif os.path.isdir(f"/{name}"):
-            args += ["--ro-bind", f"/{name}", f"/{name}"]
-    for path in ("/etc/ld.so.cache", "/etc/alternatives"):
-        args += ["--ro-bind-try", path, path]
-    args += ["--ro-bind", config["python_prefix"], "/opt/python", "--ro-bind", config["tools_from"], "/opt/tools"]
-    args += ["--proc", "/proc", "--dev", "/dev", *size, "--perms", "1777", "--tmpfs", "/tmp"]
-    args += [*size, "--tmpfs", "/work", "--chdir", "/", "--setenv", "LC_ALL", "C.UTF-8"]
-    for name, value in _library_path(config["python_prefix"], "/opt/python").items():
-        args += ["--setenv", name, value]
-    return [*args, "--remount-ro", "/", "--"]
+    One a jail, so that no jail can use up what the kernel counts per user; `nobody` where only so few users are mapped.
+    Raises SandboxError for the machine's own root without other users: it owns the kernel's settings.
+    """
+    spans = [[int(word) for word in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    for user in (JAIL_USERS + server, NOBODY) if os.geteuid() == 0 else ():
+        if any(first <= user < first + count for first, _, count in spans):
+            return user
+    if os.stat("/proc/sys/kernel").st_uid == os.geteuid():
+        raise SandboxError(
+            "this process is the machine's root in a user namespace that maps no other user, so a jail could write the "
+            "kernel's settings; run as an ordinary user, or with more users mapped"
+        )
+    return None

@@ -74,7 +74,7 @@ CONDITIONAL: list[tuple[tuple[int | None, int | None], int, list[list[Test]]]] =
     ((54, 208), 0, [[_low(1, socket.SOL_SOCKET), _low(2, name)] for name in _buffer_sizes]),  # setsockopt
     ((9, 222), errno.EPERM, [[_low(3, 0x21, 0x21)]]),  # mmap, shared and anonymous: memory that no limit counts
     ((16, 29), errno.EPERM, [[_low(1, 0x5412)], [_low(1, 0x541C)]]),  # ioctl TIOCSTI and TIOCLINUX type for a terminal
-    # a core size limit of 1 is the only one that also stops a core_pattern that starts a program of the host
+    # the limit on core dumps stays as the walls set it
     ((302, 261), errno.EPERM, _of_server),  # prlimit64
     ((302, 261), 0, [[_low(1, _core_limit), (word, 0xFFFFFFFF, 0, False)] for word in (4, 5)]),
     ((160, 164), 0, [[_low(0, _core_limit)]]),  # setrlimit

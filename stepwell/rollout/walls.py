@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import struct
 from typing import Any
@@ -154,6 +155,10 @@ def install_filter(program: bytes) -> None:
 def enter(config: Config) -> None:
     """Put this process (or its only child, as pid 1) behind the walls of `config["mode"]`."""
     mode, user = config["mode"], config["user"]
+    with contextlib.suppress(
+        ValueError
+    ):  # 1 and not 0: that also stops a core_pattern that starts a program of the host
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     if mode == "rlimits":
         libc.prctl(PR_SET_SUBREAPER, 1, 0, 0, 0)
         write_tools(config)
