@@ -15,13 +15,15 @@ from typing import Any
 import orjson
 import pytest
 import typer
+from format_examples import atif
 from trajectory_files import CREATED, instance_report, mini_1, swe_0, swe_1, write, write_run
 from typer.testing import CliRunner
 
 from stepwell.cli import data
 from stepwell.errors import UnknownName, UsageError
-from stepwell.importers.base import REASONS
-from stepwell.importers.run import IMPORTERS, ImportReport, import_paths
+from stepwell.importers.base import CAPABILITIES, REASONS
+from stepwell.importers.registry import IMPORTERS
+from stepwell.importers.run import ImportReport, import_paths
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 
@@ -65,7 +67,8 @@ def test_a_folder_is_imported_and_every_file_counted(lake: Lake, tmp_path: Path)
         )
     )
     assert report.counts() | {"n_bytes": 0} == {
-        "files": 13, "imported": 6, "known": 0, "rejected": 1, "outcome": 5, "ignored": 1, "trajectories": 6, "steps": 30,
+        "files": 13, "imported": 6, "known": 0, "rejected": 1, "outcome": 5, "ignored": 1, "records": 6,
+        "taken": 6, "rejected_records": 0, "trajectories": 6, "steps": 30,
         "events": 90 + 4, "known_events": 0, "resolved": 2, "unresolved": 2, "n_bytes": 0, "rejected: not_json": 1,
     }  # fmt: skip
     assert seen == [(i + 1, 13) for i in range(13)]
@@ -166,6 +169,39 @@ def test_reports_are_found_by_the_rule(
     assert import_paths(lake, [tmp_path / "run"]).known == 1
 
 
+def test_rows_take_the_report_of_their_own_run(lake: Lake, tmp_path: Path) -> None:
+    for model, resolved in (("one", True), ("two", False)):
+        row = {"instance_id": A, "run_id": model, "messages": [{"role": "assistant", "content": model}]}
+        write(
+            tmp_path / "all" / model / "output.jsonl",
+            orjson.dumps(row) + b"\n" + orjson.dumps({**row, "instance_id": "b__c-1"}),
+        )
+        write(tmp_path / "all" / model / "eval_outputs" / A / "report.json", instance_report(resolved))
+    write(tmp_path / "all" / "results.json", {"resolved_ids": [A]})
+    report = accounted(import_paths(lake, [tmp_path / "all"]))
+    assert (report.trajectories, report.resolved, report.unresolved) == (4, 1, 1)
+    assert accounted(import_paths(lake, [tmp_path / "all"])).known == 2
+
+
+@pytest.mark.parametrize(
+    ("rewards", "exception", "resolved", "score"),
+    [({"reward": 1.0}, None, True, 1.0), ({"reward": 0}, None, False, 0.0), ({"a": 0.5}, None, None, 0.5),
+     ({"reward": 1.0}, {"exception_type": "AgentTimeoutError"}, None, 1.0), ({}, None, None, None)],
+)  # fmt: skip
+def test_a_trial_of_harbor_grades_its_trajectory_alone(
+    rewards: Any, exception: Any, resolved: bool | None, score: float | None, lake: Lake, tmp_path: Path
+) -> None:
+    told = {"task_name": "anvil", "trial_name": "anvil__1", "verifier_result": {"rewards": rewards}}
+    write(tmp_path / "job" / "anvil__1" / "result.json", {**told, "exception_info": exception})
+    write(tmp_path / "job" / "anvil__1" / "agent" / "trajectory.json", atif())
+    write(tmp_path / "job" / "anvil__2" / "agent" / "trajectory.json", {**atif(), "trajectory_id": "other"})
+    report = accounted(import_paths(lake, [tmp_path / "job"]))
+    assert (report.trajectories, report.outcome) == (4, 1)
+    (outcome,) = EventLog(lake).read(kinds=["outcome"]).to_pylist()
+    assert (outcome["outcome"]["resolved"], outcome["outcome"]["score"]) == (resolved, score)
+    assert accounted(import_paths(lake, [tmp_path / "job"])).known == 2
+
+
 def test_exit_status_is_never_success(lake: Lake, tmp_path: Path) -> None:
     import_paths(lake, [write(tmp_path / "run" / f"{A}.traj.json", mini_1(A))])
     assert outcomes(lake)[A] == []
@@ -199,10 +235,10 @@ def test_a_report_of_another_run_says_nothing(lake: Lake, tmp_path: Path) -> Non
 def test_broken_files_are_kept_with_their_reason(lake: Lake, tmp_path: Path) -> None:
     files: dict[str, Any] = {
         "a.json": b"", "b.traj": b"version https://git-lfs.github.com/spec/v1\n", "c.json": [], "d.json": {"items": [None]},
-        "e.json": {"messages": []}, "f.traj.json": b'\xff{"a"',
+        "e.json": {"messages": [3]}, "f.traj.json": b'\xff{"a"',
         "g.traj.json": {**mini_1(), "trajectory_format": "mini-swe-agent-9"},
         "h.traj.json": {**mini_1(), "messages": "no"}, "i.parquet": b"PAR1", "j.traj": {"history": []},
-        "k.json": b'{"a": NaN}', "l.json": b"[" * 5000, "m.jsonl": b'{"a": 1}\n{"b"\n',
+        "k.json": b'{"a": Nan}', "l.json": b"[" * 5000, "m.jsonl": b'{"a": 1}\n{"b"\n',
     }  # fmt: skip
     for name, document in files.items():
         write(tmp_path / "bad" / name, document)
@@ -215,13 +251,13 @@ def test_broken_files_are_kept_with_their_reason(lake: Lake, tmp_path: Path) -> 
     rejects = {Path(r["path"]).name: r for r in lake.read("rejects").to_pylist()}
     assert {n: r["reason"] for n, r in rejects.items()} == {
         "a.json": "empty", "b.traj": "lfs_pointer", "c.json": "unknown_format", "d.json": "unknown_format",
-        "e.json": "unsupported_format", "f.traj.json": "not_json", "g.traj.json": "unsupported_version",
-        "h.traj.json": "malformed", "i.parquet": "unsupported_format", "j.traj": "unknown_format", "k.json": "not_json",
-        "l.json": "not_json", "m.jsonl": "unknown_format", "n.json": "unreadable", "o.json": "unreadable",
+        "e.json": "malformed", "f.traj.json": "not_json", "g.traj.json": "unsupported_version",
+        "h.traj.json": "malformed", "i.parquet": "bad_archive", "j.traj": "unknown_format", "k.json": "not_json",
+        "l.json": "too_deep", "m.jsonl": "unknown_format", "n.json": "unreadable", "o.json": "unreadable",
     }  # fmt: skip
     assert all(r["raw"] == (tmp_path / "bad" / n).read_bytes() for n, r in rejects.items() if n[0] not in "no")
     assert rejects["e.json"]["format"] == "chat"
-    assert "chat" in rejects["e.json"]["detail"]
+    assert "`messages[0]` is a number" in rejects["e.json"]["detail"]
     assert set(REASONS) >= {r["reason"] for r in rejects.values()}
 
 
@@ -243,6 +279,31 @@ def test_a_format_asked_for_takes_no_other(lake: Lake, tmp_path: Path) -> None:
     write(tmp_path / "run" / "c.traj.json", [{"role": "assistant", "content": "```bash\nls\n```"}])
     report = accounted(import_paths(lake, [tmp_path / "run"], format="mini-swe-agent"))
     assert (report.imported, report.reasons) == (2, {"other_format": 1})
+
+
+def test_a_file_given_by_name_is_read_as_the_format_asked_for(lake: Lake, tmp_path: Path) -> None:
+    path = write(tmp_path / "run" / "a.traj.json", mini_1())
+    assert accounted(import_paths(lake, [path], format="chat")).steps == 5
+    assert list(import_paths(lake, [tmp_path / "run"], format="chat").reasons) == []
+    assert lake.read("sources").column("format").to_pylist() == ["chat"]
+
+
+def test_fidelity_says_where_every_value_went(lake: Lake, tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "Go."}, {"role": "assistant", "content": "ls", "mood": "good"}]
+    rows = [
+        {"instance_id": A, "resolved": True, "messages": chat},
+        {"messages": 3, "instance_id": "b__c-1"},
+    ]
+    write(tmp_path / "run" / "rows.jsonl", b"\n".join(map(orjson.dumps, rows)) + b"\n{")
+    report = accounted(import_paths(lake, [tmp_path / "run"]))
+    told = report.fidelity["chat"].row()
+    assert (told["records"], told["taken"], told["rejected"]) == (3, 1, 2)
+    said = {"messages[].role": 2, "messages[].content": 2, "messages[].mood": 1}
+    assert told["source"] == {**said, "instance_id": 1, "resolved": 1}
+    assert told["extra"] == {"action.mood": 1}
+    assert [told["columns"][c] for c in ("action.text", "instruction.content", "outcome.resolved")] == [1, 1, 1]
+    assert dict(report.reasons) == {"malformed": 1, "bad_line": 1}
+    assert {r["raw"] for r in lake.read("rejects").to_pylist()} == {orjson.dumps(rows[1]), b"{"}
 
 
 def test_a_value_no_column_holds_rejects_its_file_alone(lake: Lake, tmp_path: Path) -> None:
@@ -282,7 +343,8 @@ def test_the_commands(tmp_path: Path) -> None:
     assert orjson.loads(told.stdout)["format"] == "mini-swe-agent"
     told = CliRunner().invoke(app, ["sniff", str(root / "trajs" / "broken.traj.json"), "--json"])
     assert orjson.loads(told.stdout)["format"] == "not_json"
-    assert "step cost" in CliRunner().invoke(app, ["formats"]).stdout
+    told = CliRunner(env={"COLUMNS": "250"}).invoke(app, ["formats"])
+    assert all(capability in told.stdout for capability in CAPABILITIES)
     assert set(orjson.loads(CliRunner().invoke(app, ["formats", "--json"]).stdout)["formats"]) == set(IMPORTERS)
 
 

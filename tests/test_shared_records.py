@@ -8,13 +8,17 @@ from typing import Any
 
 import orjson
 import pytest
-from test_importers import leaves, of, rebuilt_prompts, sha256_of
+from test_import_contract import missing
+from test_importers import inspect, leaves, of, rebuilt_prompts, sha256_of
 
 from stepwell.fold import refresh
 from stepwell.importers.base import Imported, SourceFile
+from stepwell.importers.containers import open_blob
+from stepwell.importers.files import File
 from stepwell.importers.outcome import stem
-from stepwell.importers.run import IMPORTERS, ImportReport, import_paths
-from stepwell.importers.sniff import inspect
+from stepwell.importers.registry import IMPORTERS
+from stepwell.importers.run import ImportReport, import_paths
+from stepwell.importers.units import units
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 
@@ -113,3 +117,75 @@ def test_the_second_import_knows_everything(imported: tuple[Lake, ImportReport])
     again = import_paths(lake, FOLDERS)
     assert (again.known, again.events, again.outcome) == (first.imported, 0, first.outcome)
     assert lake.version("events") == version
+
+
+OF_ROWS = ("adp-sft", "adp-std", "atif", "hf-chat", "openhands-output", "openhands-llm-completion-log")
+DIFFERENT = {
+    "fncall-llm-message.json": (1, 6, "a bare list of messages with 6 replies, counted as one call there"),
+    "v17_embedded_subagents.json": (2, 3, "the embedded subagent is a trajectory of its own"),
+}
+"""File -> trajectories and steps here, and why they are not those of RECORDS.tsv."""
+NOT_READ = {
+    "workflow_output_atif.json": "lfs_pointer", "base_state.json": "unknown_format", "tools.json": "unknown_format",
+    "copilot-cli/tool-calls/input.jsonl": "unknown_format", "cursor/tool-calls/input.jsonl": "unknown_format",
+    "letta-code/tool-calls/input.jsonl": "unknown_format", "_no-samples.json": "malformed",
+}  # fmt: skip
+"""End of a path -> why the file is rejected: a pointer, a state file, tool schemas, fixtures without a known mark."""
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, ImportReport]:
+    lake = Lake(tmp_path_factory.mktemp("everything"))
+    return lake, import_paths(lake, [SHARED / "data"])
+
+
+@pytest.mark.slow
+def test_every_file_is_taken_in_or_rejected_for_a_known_reason(everything: tuple[Lake, ImportReport]) -> None:
+    lake, report = everything
+    rejects = {r["path"]: r["reason"] for r in lake.read("rejects").to_pylist()}
+    ends = {p: next((end for end in NOT_READ if p.endswith(end)), p) for p in rejects}
+    assert {ends[p]: reason for p, reason in rejects.items()} == NOT_READ
+    assert report.records == report.taken + report.rejected_records
+    assert report.files == report.imported + report.known + report.rejected + report.outcome + report.ignored
+    with (SHARED / "data" / "MANIFEST.tsv").open() as file:
+        paths = {str(SHARED / r["path"]) for r in csv.DictReader(file, delimiter="\t")}
+    assert paths <= {s["path"] for s in lake.read("sources").to_pylist()} | set(rejects)
+
+
+@pytest.mark.slow
+def test_rows_are_counted_as_the_records_say(everything: tuple[Lake, ImportReport]) -> None:
+    lake, _ = everything
+    by_path = {s["path"]: (s["n_trajectories"], s["n_steps"]) for s in lake.read("sources").to_pylist()}
+    expected: dict[str, tuple[int, int]] = {}
+    with (SHARED / "data" / "RECORDS.tsv").open() as file:
+        for r in csv.DictReader(file, delimiter="\t"):
+            if r["path"].split("/")[1] in OF_ROWS:
+                n, steps = expected.get(r["path"], (0, 0))
+                expected[r["path"]] = (n + 1, steps + int(r["n_steps"]))
+    assert len(expected) > 30
+    for path, counts in expected.items():
+        assert by_path[str(SHARED / path)] == DIFFERENT.get(Path(path).name, counts)[:2], path
+
+
+@pytest.mark.slow
+def test_no_text_of_a_row_is_lost() -> None:
+    read = 0
+    for name in (*OF_ROWS, "hf-parquet-schema"):
+        for path in sorted((SHARED / "data" / name).rglob("*.*")):
+            if not path.is_file() or path.name in ("tools.json", "example_model_output.json"):
+                continue
+            opened = open_blob(File(path))
+            source = SourceFile(str(path), stem(path), path.parent.name, "c", opened.told.version, "")
+            for unit in units(opened, IMPORTERS[opened.told.format], source):
+                assert missing(unit.data, [e for one in unit.imported for e in one.events]) == set(), path
+                read += 1
+    assert read > 90
+
+
+@pytest.mark.slow
+def test_the_second_import_of_everything_writes_nothing(everything: tuple[Lake, ImportReport]) -> None:
+    lake, first = everything
+    versions = {name: lake.version(name) for name in ("events", "sources", "rejects")}
+    again = import_paths(lake, [SHARED / "data"])
+    assert (again.known, again.imported, again.events, again.rejected) == (first.imported, 0, 0, first.rejected)
+    assert {name: lake.version(name) for name in versions} == versions

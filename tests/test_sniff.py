@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import io
+import sys
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from trajectory_files import SAMPLES, instance_report, mini_1, mini_bare, write
 
 from stepwell.errors import BadInput
-from stepwell.importers.run import IMPORTERS
-from stepwell.importers.sniff import UNREAD, sniff
+from stepwell.importers.base import CAPABILITIES
+from stepwell.importers.containers import sniff
+from stepwell.importers.formats_page import page
+from stepwell.importers.registry import IMPORTERS
+from stepwell.importers.sniff import UNREAD
 
 KNOWN: list[tuple[str, Any]] = [
     ("atif", {"schema_version": "ATIF-v1.7", "steps": []}),
@@ -55,8 +62,9 @@ def test_formats_are_named(name: str, document: Any) -> None:
 
 
 def test_every_format_named_is_recognised() -> None:
-    named = {name for name, _ in KNOWN} | {"parquet", "gzip", "inspect-eval"}
+    named = {name for name, _ in KNOWN} | {"inspect-eval"}
     assert set(UNREAD) <= named
+    assert not set(UNREAD) & set(IMPORTERS)
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
@@ -77,15 +85,28 @@ def test_a_bare_list_needs_the_manner_of_mini_swe_agent() -> None:
     assert "manner" in sniff(orjson.dumps(mini_bare())).why
     plain = [m if m["role"] != "system" else {**m, "content": "Be kind."} for m in mini_bare()]
     plain[1] = {"role": "user", "content": "How do I list files?"}
-    assert sniff(orjson.dumps(plain)).format == "unknown"
+    assert sniff(orjson.dumps(plain)).format == "chat"
     silent = [{**m, "content": "I will."} if m["role"] == "assistant" else m for m in mini_bare()]
-    assert sniff(orjson.dumps(silent)).format == "unknown"
+    assert sniff(orjson.dumps(silent)).format == "chat"
 
 
-def test_binary_formats() -> None:
-    assert sniff(gzip.compress(b"{}")).format == "gzip"
-    assert sniff(b"PAR1....PAR1").format == "parquet"
-    assert sniff(b"PK\x03\x04....header.json...").format == "inspect-eval"
+def test_what_is_inside_decides() -> None:
+    assert sniff(gzip.compress(orjson.dumps(mini_1()))).format == "mini-swe-agent"
+    assert (
+        sniff(gzip.compress(orjson.dumps({"messages": []}) + b"\n" + orjson.dumps({"messages": []}))).format == "chat"
+    )
+    file = io.BytesIO()
+    pq.write_table(pa.table({"messages": ["[]"], "instance_id": ["a"]}), file)
+    told = sniff(file.getvalue())
+    assert told.format == "chat"
+    assert "Parquet" in told.why
+
+
+@pytest.mark.parametrize(
+    "wrapped", [[{"messages": []}], {"a": {"messages": []}}, {"items": [None, {"messages": []}], "next": 3}]
+)
+def test_records_are_told_by_the_first_of_them(wrapped: Any) -> None:
+    assert sniff(orjson.dumps(wrapped)).format == "chat"
 
 
 def test_json_lines_may_open_with_a_summary() -> None:
@@ -108,10 +129,12 @@ def test_json_lines_survive_an_unparsable_first_line() -> None:
         (b"\xef\xbb\xbf", "empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "lfs_pointer"),
         (b'{"messages": [', "not_json"),
-        (b'{"cost": NaN}', "not_json"),
         (b"\xff\xfe{}", "not_json"),
-        (b"[" * 100_000, "not_json"),
-        (b'"\\ud800"', "not_json"),
+        (b"[" * 100_000, "too_deep"),
+        (b"PAR1....PAR1", "bad_archive"),
+        (b"PK\x03\x04....header.json...", "bad_archive"),
+        (gzip.compress(gzip.compress(b"{}")), "bad_archive"),
+        (gzip.compress(b"{}" * 400)[:20], "bad_archive"),
     ],
 )
 def test_what_is_no_document(data: bytes, reason: str) -> None:
@@ -122,3 +145,14 @@ def test_what_is_no_document(data: bytes, reason: str) -> None:
 
 def test_a_byte_order_mark_is_passed_over() -> None:
     assert sniff(b"\xef\xbb\xbf" + orjson.dumps(mini_1())).format == "mini-swe-agent"
+
+
+def test_the_page_of_formats_is_what_the_importers_say() -> None:
+    committed = Path(__file__).parent.parent / "docs" / "formats.md"
+    assert committed.read_text() == page(), "run `python -m stepwell.importers.formats_page > docs/formats.md`"
+
+
+def test_every_importer_says_where_everything_goes() -> None:
+    for name, importer in IMPORTERS.items():
+        assert "Kept where" in (sys.modules[type(importer).__module__].__doc__ or ""), name
+        assert all(importer.capabilities[c] for c in CAPABILITIES)

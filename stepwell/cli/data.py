@@ -14,13 +14,16 @@ from rich.table import Table
 from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
 from stepwell.errors import BadInput, UsageError
 from stepwell.importers.base import CAPABILITIES, REASONS
-from stepwell.importers.run import IMPORTERS, ImportReport, import_paths
+from stepwell.importers.containers import sniff as tell
+from stepwell.importers.formats_page import matrix
+from stepwell.importers.registry import IMPORTERS
+from stepwell.importers.run import ImportReport, import_paths
 from stepwell.importers.sniff import UNREAD
-from stepwell.importers.sniff import sniff as tell
 
 _ROWS = (
     ("files", "files"), ("imported", "  imported"), ("known", "  already known"), ("outcome", "  outcomes, predictions"),
-    ("ignored", "  ignored"), ("rejected", "  rejected"), ("trajectories", "trajectories"), ("resolved", "  resolved"),
+    ("ignored", "  ignored"), ("rejected", "  rejected"), ("records", "records"), ("taken", "  taken in"),
+    ("rejected_records", "  rejected"), ("trajectories", "trajectories"), ("resolved", "  resolved"),
     ("unresolved", "  not resolved"), ("steps", "steps"), ("events", "events written"), ("known_events", "events known"),
 )  # fmt: skip
 
@@ -39,7 +42,9 @@ def import_command(
     corpus: Annotated[
         str | None, typer.Option("--corpus", help="Corpus to import to; default: the folder's name.")
     ] = None,
-    format: Annotated[str | None, typer.Option("--format", help="Take only files of this format.")] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="Take only files of this format; read a file given by name as it.")
+    ] = None,
     lake: LakeOption = DEFAULT_LAKE,
     json: JsonOption = False,
 ) -> None:
@@ -61,9 +66,12 @@ def import_command(
     wall_s = time.monotonic() - begun
     refresh(opened)
     if json:
-        emit({"batch_id": report.batch_id, **report.counts(), "wall_s": round(wall_s, 3)})
-    else:
-        output.print(_table(report, wall_s))
+        fidelity = {name: f.row() for name, f in sorted(report.fidelity.items())}
+        emit({"batch_id": report.batch_id, **report.counts(), "wall_s": round(wall_s, 3), "fidelity": fidelity})
+        return
+    output.print(_table(report, wall_s))
+    if report.fidelity:
+        output.print(_fidelity_table(report))
 
 
 def _table(report: ImportReport, wall_s: float) -> Table:
@@ -72,9 +80,20 @@ def _table(report: ImportReport, wall_s: float) -> Table:
     table.columns[1].justify = "right"
     for key, label in _ROWS:
         table.add_row(label, f"{counts[key]:,}")
-        if key == "rejected":
+        if key == "rejected_records":
             for reason, n in sorted(report.reasons.items()):
                 table.add_row(f"    {reason}: {escape(REASONS[reason])}", f"{n:,}")
+    return table
+
+
+def _fidelity_table(report: ImportReport) -> Table:
+    """Records and values by format: what the sources had, what is in columns, what is in `extra` and most of it is."""
+    table = Table("format", "records", "taken", "rejected", "values", "in columns", "in extra", "most in extra")
+    for column in table.columns[1:7]:
+        column.justify = "right"
+    for name, f in sorted(report.fidelity.items()):
+        counts = (f.records, f.taken, f.rejected, f.source.total(), f.columns.total(), f.extra.total())
+        table.add_row(name, *(f"{n:,}" for n in counts), escape(", ".join(path for path, _ in f.extra.most_common(3))))
     return table
 
 
@@ -101,16 +120,20 @@ def sniff_command(
 
 
 def formats_command(json: JsonOption = False) -> None:
-    """What each format that is imported brings, and which are known by name only.
+    """What each format that is imported brings: outcome, costs, times, prompts, tools, token ids. More in docs/formats.md.
 
     Example: `stepwell formats`
     """
     if json:
-        readable = {n: {"versions": i.versions, "capabilities": dict(i.capabilities)} for n, i in IMPORTERS.items()}
+        readable = {
+            n: {"versions": i.versions, "unit": i.unit, "capabilities": dict(i.capabilities)}
+            for n, i in IMPORTERS.items()
+        }
         emit({"formats": readable, "recognised_only": UNREAD})
         return
-    table = Table("", *(f"{n} {', '.join(i.versions)}" for n, i in IMPORTERS.items()))
-    for capability in CAPABILITIES:
-        table.add_row(capability, *(i.capabilities[capability] for i in IMPORTERS.values()))
+    table = Table("format", "unit", *CAPABILITIES)
+    for row in matrix():
+        table.add_row(*row)
     output.print(table)
-    output.print(f"recognised, not imported: {', '.join(UNREAD)}", markup=False)
+    if UNREAD:
+        output.print(f"recognised, not imported: {', '.join(UNREAD)}", markup=False)

@@ -1,7 +1,9 @@
 """The contract of an importer: what it is given, what it yields, and how its events are built.
 
-An importer is an object with `name`, `versions`, `capabilities` and `read`. It sees one parsed document, never the lake. A
-field without a column goes into `extra` of the event it belongs to; a value of the wrong type stays there too.
+An importer is an object with `name`, `versions`, `capabilities`, `unit` and `read`, found by the registry as `IMPORTER` of its
+module. It sees parsed input, never the lake. A field without a column goes into `extra` of the event it belongs to; a value
+of the wrong type stays there too. An importer may also have `tells(object) -> str`, why an object is of its format or
+nothing; sniffing asks it after its own table, so that a format can be added as one file.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import orjson
 
 from stepwell.event import Event
 from stepwell.ids import digest, sha256
@@ -27,18 +31,31 @@ REASONS: dict[str, str] = {
     "unsupported_version": "a version of a known format that its importer does not read",
     "other_format": "not of the format that was asked for",
     "malformed": "of a known format, but not as that format is written",
+    "too_deep": "nested deeper than can be kept as JSON",
+    "bad_line": "a line of JSON lines that is no JSON object",
+    "bad_archive": "a zip, gzip or Parquet file that cannot be opened, or a member of it that cannot be read",
 }
 """Why input is rejected: the closed list, with what each means."""
 
 CAPABILITIES = ("outcome", "step cost", "step tokens", "timestamps", "exact prompts", "tool schemas", "token ids")
 """What a training or analysis method may need, one entry per importer each."""
 
+Unit = Literal["document", "record", "records", "archive"]
+"""What `read` is given: `document`, one parsed JSON document (of JSON lines or a list of documents, each in turn); `record`,
+one parsed object (a line, an element of a list, a value of a dict of records, a row of Parquet); `records`, the list of all
+parsed objects of a file in their order; `archive`, a mapping from member name to its bytes, read when asked for (BadInput
+for a member that is too large or cannot be read; names that lead out of the archive are not in it)."""
+
 _REPO = re.compile(r"([A-Za-z0-9-]+)__([A-Za-z0-9_.-]+?)(?:-\d+|\.[0-9a-f]{8}\..+)")
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """Where a document comes from; `identity` is the sha256 of its content, independent of path and layout."""
+    """Where a document comes from; `identity` is the sha256 of its content, independent of path and layout.
+
+    For unit `record` content is the record, else the file. `key` is the record's key in a dict of records, `around` what
+    else stands in an object that wraps a list of records (`{"items": [...], ...}`): both end in `extra` of the first event.
+    """
 
     path: str
     stem: str
@@ -46,6 +63,8 @@ class SourceFile:
     corpus: str
     version: str
     identity: str
+    key: str | None = None
+    around: Obj = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,11 +80,15 @@ class Imported:
 
 @dataclass(frozen=True)
 class Rejected:
-    """One record that could not be taken; `reason` is one of REASONS, `offset` the byte it stands at."""
+    """One record that could not be taken; `reason` is one of REASONS, `offset` the byte it stands at.
+
+    `raw` is its bytes; null for those of the unit it was met in.
+    """
 
     reason: str
     detail: str
     offset: int = 0
+    raw: bytes | None = None
 
 
 class Importer(Protocol):
@@ -80,11 +103,23 @@ class Importer(Protocol):
         """Versions of the format it reads."""
 
     @property
+    def unit(self) -> Unit:
+        """What `read` is given."""
+
+    @property
     def capabilities(self) -> Mapping[str, str]:
         """CAPABILITIES -> yes, no, or where it is from."""
 
     def read(self, data: Any, source: SourceFile) -> Iterator[Imported | Rejected]:
-        """A parsed document -> its trajectories, and what of it could not be taken; raises nothing."""
+        """One unit of parsed input -> its trajectories, and what of it could not be taken; raises nothing."""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """An importer that knows a mark of its own by which its format is told."""
+
+    def tells(self, record: Obj) -> str:
+        """Why an object is of its format; nothing when it is not."""
 
 
 @dataclass
@@ -94,33 +129,43 @@ class Builder:
     trajectory_id: str
     corpus: str
     agent: str
+    place: Obj = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     n_steps: int = 0
 
     @classmethod
     def of(cls, source: SourceFile, family: str, instance_in_content: str | None, agent: str) -> Builder:
         """The id is a digest of format family, instance and content: a copy elsewhere is the same trajectory."""
-        return cls(digest(family, instance_in_content, source.identity), source.corpus, agent)
+        place = {
+            **({} if source.key is None else {"key": source.key}),
+            **({"around": source.around} if source.around else {}),
+        }
+        return cls(digest(family, instance_in_content, source.identity), source.corpus, agent, place)
 
     def add(self, kind: str, actor: str, payload: Obj, **envelope: Any) -> Event:
-        """Append one event; nulls of the payload are left out."""
+        """Append one event; nulls of the payload are left out, an `extra` given as an object is packed."""
+        extra = envelope.pop("extra", None)
+        if self.place:
+            extra, self.place = {**(orjson.loads(extra) if isinstance(extra, str) else extra or {}), **self.place}, {}
         event = Event(
             kind,
             self.trajectory_id,
             self.corpus,
             actor,
             {k: v for k, v in payload.items() if v is not None},
+            extra=extra if isinstance(extra, str) else pack(extra),
             **envelope,
         )
         self.events.append(event)
         return event
 
-    def task(self, instance_id: str | None, statement: str | None) -> None:
-        """The task event; none when the source names neither an instance nor a statement.
+    def task(self, instance_id: str | None, statement: str | None, extra: Obj | None = None, **more: Any) -> None:
+        """The task event, with `more` columns of it; none when the source names neither an instance nor a statement.
 
-        `repo` follows from ids written `owner__name-number` (SWE-bench) or `owner__name.commit.variant` (SWE-smith).
+        `repo`, unless given, follows from ids written `owner__name-number` (SWE-bench) or `owner__name.commit.variant`
+        (SWE-smith). Gold patches and hidden tests are given as `solution_hash` and `tests_hash` only.
         """
-        if instance_id is None and statement is None:
+        if instance_id is None and statement is None and not extra and not any(v is not None for v in more.values()):
             return
         named = _REPO.fullmatch((instance_id or "")[:256])
         self.add(
@@ -131,19 +176,22 @@ class Builder:
                 "repo": f"{named[1]}/{named[2]}" if named else None,
                 "statement": statement,
                 "statement_hash": None if statement is None else sha256(statement),
+                **{k: v for k, v in more.items() if v is not None},
             },
+            extra=extra,
         )
 
     def start(self, payload: Obj, extra: Obj | None = None) -> None:
         """The start event."""
-        self.add("start", "system", {"agent": self.agent, **payload}, policy=self.agent, extra=pack(extra))
+        self.add("start", "system", {"agent": self.agent, **payload}, policy=self.agent, extra=extra)
 
     def instruction(
-        self, position: int, role: str, content: str | None, is_demo: bool, extra: Obj | None = None
+        self, position: int, role: str, content: str | None, is_demo: bool, extra: Obj | None = None, **envelope: Any
     ) -> None:
-        """One message the agent was given before it acted."""
+        """One message the agent was given before it acted; `tools` are schemas offered, as JSON."""
         payload = {"position": position, "role": role, "content": content, "is_demo": is_demo}
-        self.add("instruction", "system", payload, extra=pack(extra))
+        payload["tools"] = envelope.pop("tools", None)
+        self.add("instruction", envelope.pop("actor", "system"), payload, extra=extra, **envelope)
 
     def action(self, payload: Obj, *, usage: Obj, policy: str | None, extra: Obj, **envelope: Any) -> Event:
         """The next step's action; `actor` defaults to the agent."""
@@ -154,7 +202,7 @@ class Builder:
             step=self.n_steps,
             policy=policy,
             usage={k: v for k, v in usage.items() if v is not None} or None,
-            extra=pack(extra),
+            extra=extra,
             **envelope,
         )
         self.n_steps += 1
@@ -163,13 +211,11 @@ class Builder:
     def observation(self, action: Event, payload: Obj, extra: Obj | None = None, **envelope: Any) -> None:
         """What came back for an action."""
         actor = envelope.pop("actor", "environment")
-        self.add(
-            "observation", actor, payload, step=action.step, caused_by=action.event_id, extra=pack(extra), **envelope
-        )
+        self.add("observation", actor, payload, step=action.step, caused_by=action.event_id, extra=extra, **envelope)
 
     def end(self, payload: Obj, extra: Obj, occurred_at: datetime | None = None) -> None:
         """How the trajectory ended."""
-        self.add("end", "system", payload, policy=self.agent, occurred_at=occurred_at, extra=pack(extra))
+        self.add("end", "system", payload, policy=self.agent, occurred_at=occurred_at, extra=extra)
 
     def imported(self, instance_id: str | None) -> Imported:
         """The finished trajectory; ids are computed here, so that what cannot be recorded fails before any write."""

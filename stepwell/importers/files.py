@@ -1,18 +1,200 @@
-"""Which files an import looks at, and their bytes: hidden folders and Delta tables are not entered, nothing else is skipped."""
+"""Which files an import looks at, and their bytes: small files at once, large ones as a stream.
+
+Hidden folders, Delta tables and links that lead out of the folder given are not entered; nothing else is skipped.
+"""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import IO, Any, Protocol
 
 from stepwell.errors import BadInput, UsageError
 
 LARGEST = 1 << 30
-_HEAD = 1 << 20
+"""Most bytes of one document in memory, and of what one gzip file may hold."""
+LONGEST_LINE = 128 << 20
+HEAD = 1 << 20
+_SMALL = 64 << 20
+_CHUNK = 1 << 20
+
+
+class Blob(Protocol):
+    """Bytes that can be read more than once."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes; of a compressed stream unknown, and then -1."""
+
+    def open(self) -> IO[bytes]:
+        """A stream at the first byte."""
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+        return len(self.data)
+
+    def open(self) -> IO[bytes]:
+        """A stream at the first byte."""
+        return io.BytesIO(self.data)
+
+
+class File:
+    """A regular file. Raises BadInput when it is none, cannot be read, or changes between two readings."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._about = _stat(path)
+        if not stat.S_ISREG(self._about.st_mode):
+            raise BadInput("unreadable", "not a regular file; give files and folders of files.")
+        self.size = self._about.st_size
+
+    @cached_property
+    def _data(self) -> bytes:
+        with self._reader() as stream:
+            return stream.read()
+
+    def open(self) -> IO[bytes]:
+        """A stream at the first byte; of a small file over bytes read once."""
+        return io.BytesIO(self._data) if self.size <= _SMALL else self._reader()
+
+    def _reader(self) -> IO[bytes]:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise BadInput("unreadable", f"{error.strerror or error}; make it readable and import it again.") from error
+
+    def sha256(self) -> str:
+        """sha256 of the file, in constant memory."""
+        with self.open() as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+    def unchanged(self) -> None:
+        """Raise BadInput when the file is no longer what it was when it was opened; a small one was read in one piece."""
+        now = _stat(self.path) if self.size > _SMALL else self._about
+        if (now.st_size, now.st_mtime_ns) != (self.size, self._about.st_mtime_ns):
+            raise BadInput("unreadable", "it changed while it was read; import it again.")
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise BadInput("unreadable", f"{error.strerror or error}; make it readable and import it again.") from error
+
+
+@dataclass(frozen=True)
+class Gzip:
+    """What a gzip file holds, at most LARGEST bytes of it."""
+
+    inner: Blob
+    size: int = -1
+
+    def open(self) -> IO[bytes]:
+        """A stream of what is inside; reading raises BadInput for what is damaged or too large."""
+        return io.BufferedReader(_Unzipped(self.inner.open()))
+
+
+class _Unzipped(io.RawIOBase):
+    """A gzip stream with a limit, whose errors are BadInput."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._packed, self._stream, self._left = packed, gzip.GzipFile(fileobj=packed), LARGEST
+
+    def close(self) -> None:
+        self._stream.close()
+        self._packed.close()
+        super().close()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._stream.read(len(buffer))
+        except (OSError, EOFError, zlib.error) as error:
+            raise BadInput("bad_archive", f"not whole gzip: {error}; fetch it again.") from error
+        self._left -= len(data)
+        if self._left < 0:
+            raise BadInput("too_large", f"more than {LARGEST} bytes when unpacked; unpack and split it.")
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def read_all(blob: Blob) -> bytes:
+    """All bytes. Raises BadInput when they are more than LARGEST."""
+    if blob.size > LARGEST:
+        detail = f"{blob.size} bytes; one document of at most {LARGEST} is read, and the head is kept. Split it."
+        raise BadInput("too_large", detail)
+    with blob.open() as stream:
+        return stream.read()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that is not blank, and the byte it starts at; `whole` is false when only its head is here."""
+
+    offset: int
+    data: bytes
+    whole: bool = True
+
+
+def first_line(blob: Blob) -> tuple[Line, bool]:
+    """The first line that is not blank, and whether anything follows it within a MiB."""
+    with blob.open() as stream:
+        at = 0
+        while line := stream.readline(LONGEST_LINE + 1):
+            if line.strip():
+                whole = len(line) <= LONGEST_LINE
+                more = any(stream.read(4096).strip() for _ in range(_CHUNK // 4096))
+                return Line(at, line.rstrip(b"\r\n") if whole else line[:HEAD], whole), more
+            at += len(line)
+    return Line(0, b""), False
+
+
+def read_lines(blob: Blob) -> Iterator[Line]:
+    """The lines of a blob one at a time; of a line over LONGEST_LINE only the first HEAD bytes."""
+    at = 0
+    with blob.open() as stream:
+        while line := stream.readline(LONGEST_LINE + 1):
+            begun, whole = at, len(line) <= LONGEST_LINE
+            at += len(line)
+            if not whole:
+                kept, rest = line[:HEAD], line
+                while rest and not rest.endswith(b"\n"):
+                    rest = stream.readline(_CHUNK)
+                    at += len(rest)
+                line = kept
+            if line.strip():
+                yield Line(begun, line.rstrip(b"\r\n"), whole)
+
+
+def read_head(path: Path) -> bytes:
+    """What is kept of a rejected file: all of it up to LONGEST_LINE, else the first MiB, nothing where it cannot be read."""
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            return b""
+        with path.open("rb") as file:
+            return file.read(about.st_size if about.st_size <= LONGEST_LINE else HEAD)
+    except OSError:
+        return b""
 
 
 @dataclass(frozen=True)
@@ -25,33 +207,9 @@ class Root:
     """Files the outcome index may read: those of the folder, or those near a file given by name."""
     explicit: bool
 
-
-def read_bytes(path: Path) -> bytes:
-    """All bytes of a regular file. Raises BadInput when it is none, cannot be read, or has more than LARGEST bytes."""
-    try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise BadInput("unreadable", "not a regular file; give files and folders of files.")
-        if about.st_size > LARGEST:
-            detail = (
-                f"{about.st_size} bytes; at most {LARGEST} are read, of a larger file only the head is kept. Split it."
-            )
-            raise BadInput("too_large", detail)
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInput("unreadable", f"{error.strerror or error}; make it readable and import it again.") from error
-
-
-def read_head(path: Path) -> bytes:
-    """What is kept of a rejected file: all of it, of one that is too large the first MiB, nothing where nothing can be read."""
-    try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):
-            return b""
-        with path.open("rb") as file:
-            return file.read(LARGEST if about.st_size <= LARGEST else _HEAD)
-    except OSError:
-        return b""
+    def inside(self, path: Path) -> bool:
+        """Whether a path found in the folder leads to a file of the folder; a file given by name is taken as it is."""
+        return self.explicit or not path.is_symlink() or path.resolve().is_relative_to(self.path.resolve())
 
 
 def corpus_of(root: Path) -> str:
@@ -62,8 +220,8 @@ def corpus_of(root: Path) -> str:
 def root_of(path: Path) -> Root:
     """A path given to an import -> its files. Raises UsageError when there is nothing at it."""
     if path.is_dir():
-        files = sorted(_walk(path))
-        return Root(path, files, files, explicit=False)
+        root = Root(path, sorted(_walk(path)), [], explicit=False)
+        return replace(root, beside=[p for p in root.files if root.inside(p)])
     if not path.exists():
         raise UsageError(f"no file or folder {str(path)!r}; give paths that exist.")
     near = [p for folder in (path.parent, *_folders(path.parent)) for p in _entries(folder)]

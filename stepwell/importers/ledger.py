@@ -24,20 +24,34 @@ _MOST_BYTES = 48 << 20
 
 @dataclass
 class Taken:
-    """A file to write: its trajectories with their outcome events, and where it came from."""
+    """A file as it is taken in: what came of it so far."""
 
     content_hash: str
     path: str
     format: str
     n_bytes: int
+    corpus: str = ""
     n_rejected: int = 0
+    n_steps: int = 0
+    n_events: int = 0
     outcome_path: str | None = None
-    trajectories: list[tuple[Imported, list[Event]]] = field(default_factory=list)
+    trajectory_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A trajectory that waits for the next commit; `raw` are the bytes of its record, null when it is the whole file."""
+
+    file: Taken
+    trajectory: Imported
+    outcomes: list[Event]
+    raw: bytes | None
+    offset: int
 
     @property
     def events(self) -> list[Event]:
-        """All events of the file."""
-        return [e for trajectory, outcomes in self.trajectories for e in (*trajectory.events, *outcomes)]
+        """All its events."""
+        return [*self.trajectory.events, *self.outcomes]
 
 
 class Ledger:
@@ -46,8 +60,9 @@ class Ledger:
     def __init__(self, lake: Lake, batch_id: str, batch_events: int) -> None:
         self.lake, self.log, self.batch_id, self.batch_events = lake, EventLog(lake), batch_id, batch_events
         self.n_new = self.n_known = 0
-        self.refused: list[Taken] = []
-        self._taken: list[Taken] = []
+        self.refused: list[Held] = []
+        self._held: list[Held] = []
+        self._done: list[Taken] = []
         self._rows: list[dict[str, Any]] = []
         self._aliases: list[tuple[str, str]] = []
         self._rejects: list[dict[str, Any]] = []
@@ -67,13 +82,20 @@ class Ledger:
             self._aliases.append((content_hash, path))
         return True
 
-    def take(self, taken: Taken) -> None:
+    def hold(self, held: Held) -> None:
         """Write a trajectory with the next batch."""
-        self._taken.append(taken)
-        self._hashes.add(bytes.fromhex(taken.content_hash))
-        self._places.add(_place(taken.content_hash, taken.path))
-        self._events += len(taken.events)
-        self._full(taken.n_bytes)
+        self._held.append(held)
+        held.file.trajectory_ids.append(held.trajectory.trajectory_id)
+        held.file.n_steps += held.trajectory.n_steps
+        held.file.n_events += len(held.events)
+        self._events += len(held.events)
+        self._full(sum(len(e.extra or "") + 200 for e in held.events) if held.raw is None else len(held.raw))
+
+    def done(self, file: Taken) -> None:
+        """Note a file all of whose trajectories are held or written: its row is written after them."""
+        self._done.append(file)
+        self._hashes.add(bytes.fromhex(file.content_hash))
+        self._places.add(_place(file.content_hash, file.path))
 
     def companion(self, content_hash: str, path: str, kind: str, corpus: str, n_bytes: int) -> None:
         """Note a file that holds outcomes or predictions, but no trajectory."""
@@ -89,7 +111,7 @@ class Ledger:
     def _keep(self, path: str, rejected: Rejected, raw: bytes, format: str | None) -> None:
         path = storable(path)
         row = {
-            "reject_id": digest(path, rejected.offset, rejected.reason, sha256(raw)),
+            "reject_id": digest(path, rejected.offset, rejected.reason, sha256(raw or rejected.detail)),
             "path": path,
             "offset": rejected.offset,
             "reason": rejected.reason,
@@ -108,49 +130,49 @@ class Ledger:
 
     def flush(self) -> None:
         """Events first, then the sources that claim them, then other paths of the same content."""
-        if self._taken:
-            self._commit(self._taken)
+        if self._held:
+            self._commit(self._held)
         if self._rejects:
             rows = {r["reject_id"]: r for r in self._rejects}
             self.lake.add("rejects", pa.Table.from_pylist(list(rows.values()), REJECTS.schema))
-        self._add_sources(self._rows)
+        self._add_sources([*self._rows, *map(self._file_source, self._done)])
         self._add_sources(self._elsewhere())
-        self._taken, self._rows, self._aliases, self._rejects = [], [], [], []
+        self._held, self._done, self._rows, self._aliases, self._rejects = [], [], [], [], []
         self._events = self._bytes = 0
 
-    def _commit(self, taken: list[Taken]) -> None:
-        """Write these files; one that Arrow cannot hold is rejected alone, not with its batch."""
+    def _commit(self, held: list[Held]) -> None:
+        """Write these trajectories; one that Arrow cannot hold is rejected alone, not with its batch."""
         try:
-            self._append(taken)
+            self._append(held)
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
-            self._append([t for t in taken if self._fits(t)])
+            self._append([h for h in held if self._fits(h)])
 
-    def _append(self, taken: list[Taken]) -> None:
-        corpora = self._corpora({t.trajectory_id for file in taken for t, _ in file.trajectories})
+    def _append(self, held: list[Held]) -> None:
+        corpora = self._corpora({h.trajectory.trajectory_id for h in held})
         events: list[Event] = []
-        rows = []
-        for file in taken:
-            for trajectory, outcomes in file.trajectories:
-                stored = corpora.get(trajectory.trajectory_id)
-                if stored is None:
-                    corpora[trajectory.trajectory_id] = trajectory.corpus
-                    events += [*trajectory.events, *outcomes]
-                else:
-                    events += [replace(e, corpus=stored, caused_by=None) for e in outcomes]
-            rows.append(self._file_source(file, corpora))
+        for one in held:
+            stored = corpora.get(one.trajectory.trajectory_id)
+            if stored is None:
+                corpora[one.trajectory.trajectory_id] = one.trajectory.corpus
+                events += one.events
+            else:
+                events += [replace(e, corpus=stored, caused_by=None) for e in one.outcomes]
+            one.file.corpus = one.file.corpus or stored or one.trajectory.corpus
         if events:
             appended = self.log.append(events, self.batch_id)
             self.n_new, self.n_known = self.n_new + appended.new, self.n_known + appended.known
-        self._rows += rows
 
-    def _fits(self, file: Taken) -> bool:
+    def _fits(self, held: Held) -> bool:
         try:
-            to_table(file.events, self.batch_id, datetime.now(UTC))
+            to_table(held.events, self.batch_id, datetime.now(UTC))
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-            self.refused.append(file)
-            self._keep(
-                file.path, Rejected("malformed", f"cannot be stored: {error}"), read_head(Path(file.path)), file.format
-            )
+            file = held.file
+            self.refused.append(held)
+            file.trajectory_ids.remove(held.trajectory.trajectory_id)
+            file.n_steps, file.n_events = file.n_steps - held.trajectory.n_steps, file.n_events - len(held.events)
+            file.n_rejected += 1
+            rejected = Rejected("malformed", f"cannot be stored: {error}", held.offset)
+            self._keep(file.path, rejected, read_head(Path(file.path)) if held.raw is None else held.raw, file.format)
             return False
         return True
 
@@ -190,17 +212,15 @@ class Ledger:
             "recorded_at": datetime.now(UTC),
         }
 
-    def _file_source(self, file: Taken, corpora: dict[str, str]) -> dict[str, Any]:
-        ids = [t.trajectory_id for t, _ in file.trajectories]
-        corpus = corpora[ids[0]] if ids else ""
-        row = self._source(file.content_hash, file.path, file.format, corpus, file.n_bytes)
+    def _file_source(self, file: Taken) -> dict[str, Any]:
+        row = self._source(file.content_hash, file.path, file.format, file.corpus, file.n_bytes)
         return row | {
-            "n_trajectories": len(ids),
-            "n_steps": sum(t.n_steps for t, _ in file.trajectories),
-            "n_events": len(file.events),
+            "n_trajectories": len(file.trajectory_ids),
+            "n_steps": file.n_steps,
+            "n_events": file.n_events,
             "n_rejected": file.n_rejected,
             "outcome_path": storable(file.outcome_path),
-            "trajectory_ids": ids,
+            "trajectory_ids": file.trajectory_ids,
         }
 
 

@@ -6,6 +6,7 @@ What is left at the end is what has no column; an importer puts it into `extra`,
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ import orjson
 from stepwell.errors import BadInput
 
 Obj = dict[str, Any]
+_EXACT = re.compile(r"[^.]*T[^.]*(\.\d{1,6})?(Z|[+-]\d\d:?\d\d)")
 
 
 def pack(extra: Obj | None) -> str | None:
@@ -70,8 +72,23 @@ def take_float(rest: Obj, key: str) -> float | None:
 
 
 def take_time(rest: Obj, key: str) -> datetime | None:
-    """Remove and return Unix seconds as UTC; anything else, and what no calendar has, stays where it is."""
+    """Remove and return Unix seconds or ISO 8601 text as UTC; anything else, and what no calendar has, stays where it is.
+
+    Text without a zone counts as UTC, and stays as well, as does what is finer than microseconds: both are not exact.
+    """
     value = rest.get(key)
+    if isinstance(value, str):
+        try:
+            parsed = datetime.fromisoformat(value)
+            exact = _EXACT.fullmatch(value) is not None
+            told = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            return None
+        if not 1 < told.year < 9999:
+            return None
+        if exact:
+            del rest[key]
+        return told
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**33:
         return None
     del rest[key]

@@ -24,7 +24,7 @@ import orjson
 
 from stepwell.errors import BadInput
 from stepwell.event import Event
-from stepwell.importers.base import Builder, Imported, Rejected, SourceFile
+from stepwell.importers.base import Builder, Imported, Rejected, SourceFile, Unit
 from stepwell.importers.messages import (
     Obj,
     inner_message,
@@ -54,6 +54,7 @@ class MiniSweAgent:
 
     name = "mini-swe-agent"
     versions = ("1", "1.1")
+    unit: Unit = "document"
     capabilities: Mapping[str, str] = {
         "outcome": "from reports beside it",
         "step cost": "where the provider said",
@@ -70,6 +71,9 @@ class MiniSweAgent:
             yield _read({"messages": data} if isinstance(data, list) else obj(data), source)
         except BadInput as error:
             yield Rejected(error.reason, error.detail)
+
+
+IMPORTER = MiniSweAgent()
 
 
 def _read(rest: Obj, source: SourceFile) -> Imported:

@@ -4,6 +4,8 @@ Read are: a report per instance (`{"resolved": bool, "tests_status": ...}`, in a
 instance id), and aggregates: sb-cli and SWE-bench harness (`resolved_ids`, `unresolved_ids`, `error_ids`, `empty_patch_ids`),
 SWE-smith (`ids_resolved`, `ids_unresolved`), SWE-bench experiments (`resolved` list). An id that a file does not list has no
 outcome from it; an exit status is never one. Predictions and validation reports are known as companions, without an outcome.
+A trial of Harbor (`result.json` with `verifier_result`) grades the trajectories in its folder and in `agent` below it: reward
+1 is resolved, 0 is not, any other says neither, as does one beside a recorded exception, which may make it invalid.
 
 The rule: from the folder of the trajectory walk up at most 3 parents inside the import root; a report counts at a parent when
 every folder from there down to it has a usual name (`logs`, `results`, `sb-cli-reports`, `run_evaluation`...), is named as the
@@ -15,7 +17,6 @@ last stands; when two of the same kind disagree, a last outcome says null, becau
 
 from __future__ import annotations
 
-import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,14 +27,12 @@ import orjson
 
 from stepwell.event import Event
 from stepwell.ids import storable
+from stepwell.importers.companions import AGGREGATE, INSTANCE, TRIAL, ids_of, is_ids, read_companion
 
 Obj = dict[str, Any]
-INSTANCE, AGGREGATE, PREDICTIONS, VALIDATION = "instance-report", "results", "predictions", "validation-report"
 _UP, _DOWN = 3, 6
 _USUAL = {"logs", "log", "results", "result", "evaluation", "evaluations", "eval", "evals", "reports", "report"}
-_USUAL |= {"sb-cli-reports", "run_evaluation"}
-_MARKS = (b'"resolved', b'"ids_resolved"', b'"model_patch"', b'"FAIL_TO_PASS"')
-_MOST = 64 << 20
+_USUAL |= {"sb-cli-reports", "run_evaluation", "eval_outputs"}
 _LISTS: tuple[tuple[str, bool | None], ...] = (
     ("error_ids", None), ("empty_patch_ids", None), ("ids_unresolved", False), ("unresolved_ids", False),
     ("unresolved", False), ("ids_resolved", True), ("resolved_ids", True), ("resolved", True),
@@ -49,60 +48,12 @@ class Finding:
     resolved: bool | None
     tests: list[Obj] | None = None
     rest: Obj = field(default_factory=dict)
+    score: float | None = None
 
     @property
     def grader(self) -> str:
         """Who graded, as far as the shape of the report tells."""
-        return "swe-bench-harness report" if self.kind == INSTANCE else "aggregated results"
-
-
-def classify(document: Any, keyed: bool = True) -> str:
-    """Kind of companion file a parsed object is, or nothing; `keyed` allows one report a key."""
-    if not isinstance(document, dict) or any(k in document for k in ("trajectory", "messages", "history", "steps")):
-        return ""
-    scalar = not any(isinstance(v, dict | list) for k, v in document.items() if k != "tests_status")
-    if (
-        scalar
-        and isinstance(document.get("resolved"), bool)
-        and ("tests_status" in document or "patch_exists" in document)
-    ):
-        return INSTANCE
-    if any(
-        _is_ids(document.get(k))
-        for k in ("resolved_ids", "ids_resolved", "unresolved_ids", "ids_unresolved", "resolved")
-    ):
-        return AGGREGATE
-    if isinstance(document.get("FAIL_TO_PASS"), list) and isinstance(document.get("PASS_TO_PASS"), list):
-        return VALIDATION if "instance_id" not in document and "problem_statement" not in document else ""
-    if scalar and "model_patch" in document and "instance_id" in document:
-        return PREDICTIONS
-    values = list(document.values()) if keyed else []
-    kinds = {classify(v, keyed=False) for v in values} if values and all(isinstance(v, dict) for v in values) else set()
-    return kinds.pop() if len(kinds) == 1 and kinds <= {INSTANCE, PREDICTIONS} else ""
-
-
-def _is_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
-
-
-def read_companion(path: Path) -> tuple[str, Any]:
-    """Kind and parsed content of a possible companion file; an empty kind when it is none."""
-    try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode) or about.st_size > _MOST:
-            return "", None
-        data = path.read_bytes()
-        if not any(mark in data for mark in _MARKS):
-            return "", None
-        if path.suffix == ".jsonl":
-            rows = [orjson.loads(line) for line in data.splitlines() if line.strip()]
-            return (PREDICTIONS if rows and all(classify(r) == PREDICTIONS for r in rows) else ""), None
-        document = orjson.loads(data)
-    except (OSError, orjson.JSONDecodeError):
-        return "", None
-    if isinstance(document, list):
-        return (PREDICTIONS if document and all(classify(r) == PREDICTIONS for r in document) else ""), None
-    return classify(document), document
+        return {INSTANCE: "swe-bench-harness report", TRIAL: "harbor verifier"}.get(self.kind, "aggregated results")
 
 
 @dataclass
@@ -115,11 +66,12 @@ class OutcomeIndex:
     _listed: dict[Path, dict[str, bool | None]] = field(default_factory=dict)
     _anchored: dict[Path, list[Path]] = field(default_factory=lambda: defaultdict(list))
     _claims: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    _trials: dict[Path, Path] = field(default_factory=dict)
 
     @classmethod
     def build(cls, root: Path, files: Iterable[Path]) -> OutcomeIndex:
         """Index the companions among these files (all under `root`)."""
-        index, trajectories = cls(root), []
+        index, trajectories, others = cls(root), [], []
         for path in files:
             if path.name.endswith((".traj", ".traj.json")):
                 trajectories.append(path)
@@ -127,20 +79,27 @@ class OutcomeIndex:
                 kind, document = read_companion(path)
                 if kind:
                     index._add(path, kind, document)
+                else:
+                    others.append(path)
         named = set(index._own).union(*index._listed.values())
         for path in trajectories:
             for name in {stem(path), path.parent.name} & named:
+                index._claims[name].append(path.parent)
+        for path in others if named else ():
+            for name in ids_of(path) & named:
                 index._claims[name].append(path.parent)
         return index
 
     def _add(self, path: Path, kind: str, document: Any) -> None:
         self.companions[path] = kind
-        if kind == INSTANCE:
+        if kind == TRIAL:
+            self._trials[path.parent] = path
+        elif kind == INSTANCE:
             names = [path.parent.name] if isinstance(document.get("resolved"), bool) else list(document)
             for name in names:
                 self._own[name].append(path)
         elif kind == AGGREGATE:
-            self._listed[path] = {i: told for key, told in _LISTS if _is_ids(document.get(key)) for i in document[key]}
+            self._listed[path] = {i: told for key, told in _LISTS if is_ids(document.get(key)) for i in document[key]}
             folder = path.parent
             for _ in range(_DOWN + 1):
                 self._anchored[folder].append(path)
@@ -148,12 +107,19 @@ class OutcomeIndex:
                     break
                 folder = folder.parent
 
+    def has_reports(self) -> bool:
+        """Whether any report was found at all."""
+        return bool(self._own or self._listed or self._trials)
+
     def lookup(self, trajectory: Path, instance_id: str | None) -> list[Finding]:
         """What the nearest reports say of this trajectory, the least specific first."""
-        if instance_id is None:
-            return []
         folder = trajectory.parent
         found: list[Finding] = []
+        trial = self._trials.get(folder) or (self._trials.get(folder.parent) if folder.name == "agent" else None)
+        if trial is not None:
+            found.append(_trial(trial))
+        if instance_id is None:
+            return found
         for kind in (AGGREGATE, INSTANCE):
             for path in self._nearest(folder, instance_id, kind):
                 finding = self._read(path, kind, instance_id)
@@ -193,6 +159,20 @@ class OutcomeIndex:
         return Finding(storable(str(path)), kind, report["resolved"], _tests(report.get("tests_status")), rest)
 
 
+def _trial(path: Path) -> Finding:
+    _, document = read_companion(path)
+    told = document if isinstance(document, dict) else {}
+    verified = told.get("verifier_result")
+    rewards = verified.get("rewards") if isinstance(verified, dict) else None
+    rewards = rewards if isinstance(rewards, dict) else {}
+    only = next(iter(rewards.values())) if len(rewards) == 1 else rewards.get("reward")
+    score = float(only) if isinstance(only, int | float) and not isinstance(only, bool) and 0 <= only <= 1 else None
+    failed = told.get("exception_info") is not None
+    rest = {k: told[k] for k in ("task_name", "trial_name", "exception_info") if told.get(k) is not None}
+    resolved = None if failed or score not in (0, 1) else score == 1
+    return Finding(storable(str(path)), TRIAL, resolved, None, {**rest, "rewards": rewards}, score)
+
+
 def stem(path: Path) -> str:
     """File name without `.traj.json`, `.traj` or `.json`."""
     return path.name.removesuffix(".json").removesuffix(".traj") or path.name
@@ -227,7 +207,7 @@ def _tests(status: Any) -> list[Obj] | None:
         for group, told in status.items()
         if isinstance(told, dict)
         for key, passed in (("success", True), ("failure", False))
-        for name in (told[key] if _is_ids(told.get(key)) else [])
+        for name in (told[key] if is_ids(told.get(key)) else [])
     ]
     return rows or None
 
@@ -252,6 +232,7 @@ def outcome_events(findings: list[Finding], trajectory_id: str, corpus: str, cau
             "grader": "stepwell import" if conflict else finding.grader,
             "rule": "conflict" if conflict else "reported" if finding.tests is None else "all",
             "resolved": finding.resolved,
+            "score": finding.score,
             "tests": finding.tests,
             "rerun": rerun,
         }

@@ -8,30 +8,28 @@ Files with other suffixes than data files, hidden folders and Delta tables under
 
 from __future__ import annotations
 
-import hashlib
-import re
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-import orjson
+from typing import Protocol
 
 from stepwell.errors import BadInput, UnknownName
 from stepwell.ids import storable
-from stepwell.importers.base import Imported, Importer, Rejected, SourceFile
-from stepwell.importers.files import corpus_of, read_bytes, read_head, root_of
-from stepwell.importers.ledger import Ledger, Taken
-from stepwell.importers.mini_swe_agent import MiniSweAgent
+from stepwell.importers.base import Imported, Rejected, SourceFile
+from stepwell.importers.containers import Opened, Piece, open_blob
+from stepwell.importers.fidelity import Fidelity
+from stepwell.importers.files import File, Root, corpus_of, read_head, root_of
+from stepwell.importers.identity import findings_before, joined
+from stepwell.importers.ledger import Held, Ledger, Taken
 from stepwell.importers.outcome import Finding, OutcomeIndex, outcome_events, stem
-from stepwell.importers.sniff import UNREAD, Sniffed, inspect
-from stepwell.importers.swe_agent import SweAgent
+from stepwell.importers.registry import IMPORTERS
+from stepwell.importers.sniff import UNREAD, Sniffed
+from stepwell.importers.units import units
 from stepwell.lake import Lake
 
-IMPORTERS: dict[str, Importer] = {i.name: i for i in (MiniSweAgent(), SweAgent())}
 DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".traj", ".gz", ".parquet", ".eval")
-_IDS = re.compile(rb'"(?:instance_id|environment)":\s*"([^"\\]{1,200})"')
 
 
 class Progress(Protocol):
@@ -43,9 +41,10 @@ class Progress(Protocol):
 
 @dataclass
 class ImportReport:
-    """What a run did: files = imported + known + rejected + outcome + ignored; trajectories are those it took in.
+    """What a run did: files = imported + known + rejected + outcome + ignored, records = taken + rejected records.
 
-    `outcome` counts companion files (reports, results, predictions); `n_known_events` were in the log already.
+    `outcome` counts companion files (reports, results, predictions); `known_events` were in the log already; a file with
+    rejected records among others that were taken counts as imported.
     """
 
     batch_id: str
@@ -55,6 +54,9 @@ class ImportReport:
     rejected: int = 0
     outcome: int = 0
     ignored: int = 0
+    records: int = 0
+    taken: int = 0
+    rejected_records: int = 0
     trajectories: int = 0
     steps: int = 0
     events: int = 0
@@ -62,11 +64,12 @@ class ImportReport:
     resolved: int = 0
     unresolved: int = 0
     n_bytes: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    fidelity: dict[str, Fidelity] = field(default_factory=lambda: defaultdict(Fidelity))
 
     def counts(self) -> dict[str, int]:
-        """Every count by name; rejected records by reason as `rejected: REASON`."""
-        flat = {k: v for k, v in asdict(self).items() if isinstance(v, int)}
+        """Every count by name; rejects by reason as `rejected: REASON`."""
+        flat = {k: v for k, v in vars(self).items() if isinstance(v, int)}
         return flat | {f"rejected: {reason}": n for reason, n in sorted(self.reasons.items())}
 
 
@@ -81,8 +84,8 @@ def import_paths(
     """Import files and folders into the lake; every file is counted, none stops the run.
 
     `corpus` defaults to the name of the folder given (of the file's folder); `format` takes files of one format only, and
-    reads what has no telling mark as that format. Raises UsageError for a path that does not exist and UnknownName for a
-    format without an importer; a broken lake raises what the lake raises.
+    reads what has no telling mark, and a file given by name whatever it is, as that format. Raises UsageError for a path
+    that does not exist and UnknownName for a format without an importer; a broken lake raises what the lake raises.
     """
     if format is not None and format not in IMPORTERS:
         raise UnknownName("format", format, IMPORTERS, "Leave it out to have the format told from the content.")
@@ -92,21 +95,26 @@ def import_paths(
     total = sum(len(r.files) for r in roots)
     for root in roots:
         index = OutcomeIndex.build(root.path, root.beside)
-        run = _Run(report, ledger, index, corpus or corpus_of(root.path), format, root.explicit)
+        run = _Run(report, ledger, index, corpus or corpus_of(root.path), format, root)
         for path in root.files:
             run.file(path)
             if progress is not None:
                 progress(report.files, total, report.n_bytes)
     ledger.flush()
     report.events, report.known_events = ledger.n_new, ledger.n_known
-    for refused in ledger.refused:
-        report.imported, report.rejected = report.imported - 1, report.rejected + 1
-        report.trajectories -= len(refused.trajectories)
-        report.steps -= sum(t.n_steps for t, _ in refused.trajectories)
-        report.reasons["malformed"] = report.reasons.get("malformed", 0) + 1
+    for held in ledger.refused:
+        _take_back(report, held)
     parts = report.imported + report.known + report.rejected + report.outcome + report.ignored
     assert report.files == parts == total, f"{report.files} files, {parts} accounted for, {total} found"
     return report
+
+
+def _take_back(report: ImportReport, held: Held) -> None:
+    """Count a trajectory that could not be stored as what it is: a reject, and its file too when it held no other."""
+    empty = not held.file.trajectory_ids
+    report.imported, report.rejected = report.imported - empty, report.rejected + empty
+    report.trajectories, report.steps = report.trajectories - 1, report.steps - held.trajectory.n_steps
+    report.reasons["malformed"] += 1
 
 
 @dataclass
@@ -118,73 +126,103 @@ class _Run:
     index: OutcomeIndex
     corpus: str
     format: str | None
-    explicit: bool
+    root: Root
     recognised: str | None = None
     """Format of the file at hand, once it is known."""
+    whole_kept: bool = False
+    """Whether a reject of the file at hand holds all its bytes already."""
 
     def file(self, path: Path) -> None:
         """Take one file in, and count it once."""
         self.report.files += 1
-        self.recognised = None
-        if not self.explicit and path.suffix not in DATA_SUFFIXES:
+        self.recognised, self.whole_kept = None, False
+        if not self.root.explicit and path.suffix not in DATA_SUFFIXES:
             self.report.ignored += 1
             return
         try:
-            data = read_bytes(path)
-            self.report.n_bytes += len(data)
-            self._data(path, data)
+            if not self.root.inside(path):
+                raise BadInput("unreadable", "a link that leads out of the folder; give what it leads to.")
+            file = File(path)
+            self.report.n_bytes += file.size
+            self._file(path, file)
         except BadInput as error:
-            self._reject(path, [Rejected(error.reason, error.detail, error.offset)], read_head(path), self.recognised)
+            self.report.rejected += 1
+            raw = b"" if not self.root.inside(path) else read_head(path)
+            self._reject(path, Rejected(error.reason, error.detail, error.offset), raw)
 
-    def _data(self, path: Path, data: bytes) -> None:
-        companion = self.index.companions.get(path)
-        plain = hashlib.sha256(data)
+    def _file(self, path: Path, file: File) -> None:
+        companion, plain = self.index.companions.get(path), file.sha256()
         if companion is not None:
             self.report.outcome += 1
-            self.ledger.companion(plain.hexdigest(), str(path), companion, self.corpus, len(data))
+            self.ledger.companion(plain, str(path), companion, self.corpus, file.size)
             return
-        content_hash = _joined(plain.hexdigest(), self._findings(path, _names(path, data)))
-        if self.ledger.know(content_hash, str(path)):
+        if any(self.ledger.know(joined(plain, found), str(path)) for found in findings_before(self.index, path, file)):
             self.report.known += 1
             return
-        told, document = self._tell(data)
-        name, folder = storable(stem(path)), storable(path.parent.name)
-        source = SourceFile(storable(str(path)), name, folder, self.corpus, told.version, _identity(document))
-        imported, rejected = _read(IMPORTERS[told.format], document, source)
-        if rejected:
-            self._reject(path, rejected, data, told.format, counted=bool(imported))
-        found = [(t, self.index.lookup(path, t.instance_id)) for t in imported]
-        content_hash = _joined(plain.hexdigest(), [f for _, findings in found for f in findings])
-        if imported and self.ledger.know(content_hash, str(path)):
+        opened = open_blob(file)
+        opened.told = self._told(opened.told)
+        self.recognised = opened.told.format
+        taken = Taken("", str(path), f"{opened.told.format}-{opened.told.version}".rstrip("-"), file.size)
+        findings = self._records(path, file, opened, taken)
+        taken.content_hash = joined(plain, findings)
+        if taken.trajectory_ids and self.ledger.know(taken.content_hash, str(path)):
             self.report.known += 1
-        elif imported or not rejected:
-            self._take(Taken(content_hash, str(path), f"{told.format}-{told.version}", len(data), len(rejected)), found)
+            return
+        if taken.trajectory_ids or not taken.n_rejected:
+            self.report.imported += 1
+            self.ledger.done(taken)
+        else:
+            self.report.rejected += 1
 
-    def _findings(self, path: Path, names: Iterable[str]) -> list[Finding]:
-        """What reports say by the ids that path and content show without parsing."""
-        return next((found for found in (self.index.lookup(path, name) for name in names) if found), [])
+    def _records(self, path: Path, file: File, opened: Opened, taken: Taken) -> list[Finding]:
+        """Take in every record of a file, or keep why not; returns what reports say of its trajectories."""
+        fidelity = self.report.fidelity[opened.told.format]
+        source = SourceFile(
+            storable(str(path)), storable(stem(path)), storable(path.parent.name), self.corpus, opened.told.version, ""
+        )
+        findings: list[Finding] = []
+        try:
+            for unit in units(opened, IMPORTERS[opened.told.format], source):
+                fidelity.records, self.report.records = fidelity.records + unit.n, self.report.records + unit.n
+                fidelity.rejected += unit.n_rejected
+                self.report.rejected_records += unit.n_rejected
+                fidelity.taken, self.report.taken = fidelity.taken + unit.n_taken, self.report.taken + unit.n_taken
+                for rejected in unit.rejected:
+                    taken.n_rejected += 1
+                    self._reject(path, rejected, unit.raw)
+                if unit.imported:
+                    fidelity.read(unit.data)
+                for trajectory in unit.imported:
+                    fidelity.kept(trajectory.events)
+                    findings += self._take(path, Piece(None, unit.offset, unit.raw), trajectory, taken)
+            file.unchanged()
+        except BadInput as error:
+            taken.n_rejected += 1
+            self._reject(path, Rejected(error.reason, error.detail, error.offset), None)
+        return findings
 
-    def _take(self, taken: Taken, found: list[tuple[Imported, list[Finding]]]) -> None:
-        self.report.imported += 1
-        for trajectory, findings in found:
-            self.report.trajectories += 1
-            self.report.steps += trajectory.n_steps
-            end = next((e.event_id for e in reversed(trajectory.events) if e.kind == "end"), None)
-            outcomes = list(outcome_events(findings, trajectory.trajectory_id, trajectory.corpus, end))
-            if outcomes:
-                resolved = outcomes[-1].payload.get("resolved")
-                self.report.resolved += resolved is True
-                self.report.unresolved += resolved is False
-                taken.outcome_path = findings[-1].path
-            taken.trajectories.append((trajectory, outcomes))
-        self.ledger.take(taken)
+    def _take(self, path: Path, piece: Piece, trajectory: Imported, taken: Taken) -> list[Finding]:
+        child = any(e.kind == "start" and "parent_trajectory" in e.payload for e in trajectory.events)
+        findings = [] if child else self.index.lookup(path, trajectory.instance_id)
+        end = next((e.event_id for e in reversed(trajectory.events) if e.kind == "end"), None)
+        outcomes = list(outcome_events(findings, trajectory.trajectory_id, trajectory.corpus, end))
+        told = [*(e for e in trajectory.events if e.kind == "outcome"), *outcomes]
+        self.report.trajectories += 1
+        self.report.steps += trajectory.n_steps
+        if told:
+            resolved = told[-1].payload.get("resolved")
+            self.report.resolved += resolved is True
+            self.report.unresolved += resolved is False
+        if findings:
+            taken.outcome_path = findings[-1].path
+        self.ledger.hold(Held(taken, trajectory, outcomes, piece.raw, piece.offset))
+        return findings
 
-    def _tell(self, data: bytes) -> tuple[Sniffed, Any]:
-        """Format and document, or BadInput naming what the file is instead."""
-        told, document = inspect(data)
+    def _told(self, told: Sniffed) -> Sniffed:
+        """The format to read a file as, or BadInput naming what it is instead."""
         self.recognised = None if told.format == "unknown" else told.format
         if self.format is not None and told.format != self.format:
-            if told.format not in ("unknown", "chat") or document is None:
+            if told.format not in ("unknown", "chat") and not self.root.explicit:
                 raise BadInput("other_format", f"it is {told.format}; only {self.format} was asked for.")
             told = Sniffed(self.format, IMPORTERS[self.format].versions[0], "asked for")
         if told.format in UNREAD:
@@ -193,50 +231,16 @@ class _Run:
         if told.format not in IMPORTERS:
             raise BadInput("unknown_format", f"{told.why}; read are: {', '.join(IMPORTERS)}.")
         versions = IMPORTERS[told.format].versions
-        if told.version not in versions:
+        if told.version and told.version not in versions:
             detail = f"{told.format} version {told.version[:40]!r}; read are: {', '.join(versions)}."
             raise BadInput("unsupported_version", detail)
-        return told, document
+        return told
 
-    def _reject(
-        self, path: Path, rejected: list[Rejected], data: bytes, format: str | None, counted: bool = False
-    ) -> None:
-        """Keep what of a file could not be taken; `counted` when the file itself counts as imported."""
-        self.report.rejected += not counted
-        for one in rejected:
-            self.report.reasons[one.reason] = self.report.reasons.get(one.reason, 0) + 1
-            self.ledger.reject(str(path), one, data, format)
-
-
-def _read(importer: Importer, document: Any, source: SourceFile) -> tuple[list[Imported], list[Rejected]]:
-    """What an importer makes of a document.
-
-    Documents are hostile: whatever one makes an importer raise is the document's fault, and ends that document only.
-    """
-    try:
-        read = list(importer.read(document, source))
-    except Exception as error:
-        return [], [Rejected("malformed", f"{type(error).__name__}: {str(error)[:200]}")]
-    return [r for r in read if isinstance(r, Imported)], [r for r in read if isinstance(r, Rejected)]
-
-
-def _names(path: Path, data: bytes) -> list[str]:
-    """Ids a file may have, without parsing it: as its head and tail, its name and its folder show."""
-    shown = _IDS.findall(data[:4096]) + _IDS.findall(data[-4096:])
-    return list(dict.fromkeys([*(s.decode("utf-8", "replace") for s in shown), stem(path), path.parent.name]))
-
-
-def _joined(content: str, findings: list[Finding]) -> str:
-    """The identity of a source: its bytes and what reports say of it, wherever they lie."""
-    if not findings:
-        return content
-    said = [(f.kind, f.resolved, f.tests, f.rest) for f in findings]
-    return hashlib.sha256(content.encode() + orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def _identity(document: Any) -> str:
-    """sha256 of a document's content, the same for any layout of it."""
-    try:
-        return hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    except orjson.JSONEncodeError as error:
-        raise BadInput("malformed", f"{error}; documents are nested at most 254 deep.") from error
+    def _reject(self, path: Path, rejected: Rejected, raw: bytes | None) -> None:
+        """Keep what could not be taken, with its own bytes, else those of its record, else once those of its file."""
+        self.report.reasons[rejected.reason] += 1
+        kept = rejected.raw if rejected.raw is not None else raw
+        if kept is None:
+            kept = b"" if self.whole_kept else read_head(path)
+            self.whole_kept = True
+        self.ledger.reject(str(path), rejected, kept, self.recognised)

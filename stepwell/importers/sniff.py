@@ -1,7 +1,8 @@
-"""Which format a file is, told from its content in a fixed order; the name of a file says nothing.
+"""Which format a parsed object is, told from its content in a fixed order; the name of a file says nothing.
 
 A format is recognised by name whether or not there is an importer for it, so that a reject can say what it met. The order
-matters: a mini-swe-agent file has `messages` and would pass for a chat row, which drops everything else in it.
+matters: a mini-swe-agent file has `messages` and would pass for a chat row, which drops everything else in it. After the
+table the importers that know a mark of their own are asked, and last what has `messages` is a chat row.
 """
 
 from __future__ import annotations
@@ -9,20 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import orjson
-
-from stepwell.errors import BadInput
-from stepwell.importers.outcome import classify
+from stepwell.importers.base import Telling
+from stepwell.importers.companions import classify
+from stepwell.importers.registry import IMPORTERS
 
 Obj = dict[str, Any]
+_LOOKED_AT = 100
 _FENCE = re.compile(r"```(?:bash|mswea_bash_command)[^\S\n]*\n")
 _MANNER = re.compile(r"exactly ONE (?:bash )?(?:code block|action)|COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT", re.I)
-_LFS = b"version https://git-lfs"
-_LOOKED_AT = 20
-_PLAIN_CHAT = "a list of messages, but not in mini-swe-agent's manner (system prompt and one bash block a turn)"
 
 
 @dataclass(frozen=True)
@@ -75,80 +72,44 @@ _TESTS: tuple[tuple[str, Callable[[Obj], bool], str], ...] = (
     ("codex-session", _has("type", "timestamp", "payload"), "`type`, `timestamp`, `payload`"),
     ("pi-session", lambda o: o.get("type") == "session" and "cwd" in o, "`type` session with `cwd`"),
     ("claude-code-session", _is_claude, "`sessionId` or `parentUuid` with a known `type`"),
-    ("chat", lambda o: isinstance(o.get("messages"), list | str), "`messages`, and nothing more telling"),
 )
-UNREAD = tuple(dict.fromkeys(["atif", "inspect-eval", "parquet", "gzip", *(name for name, _, _ in _TESTS)]))
+UNREAD = tuple(
+    n for n in dict.fromkeys(["atif", "inspect-eval", "chat", *(name for name, _, _ in _TESTS)]) if n not in IMPORTERS
+)
 """Formats known by name for which there is no importer yet."""
 
 
-def sniff(source: str | Path | bytes) -> Sniffed:
-    """A path or bytes -> what it is. Raises BadInput when it is no document at all (empty, LFS pointer, not JSON)."""
-    return inspect(source if isinstance(source, bytes) else Path(source).read_bytes())[0]
-
-
-def inspect(data: bytes) -> tuple[Sniffed, Any]:
-    """Bytes -> what they are and the parsed document (None for binary formats). Raises BadInput like `sniff`."""
-    head = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not head and not data.strip(b"\xef\xbb\xbf \t\r\n"):
-        raise BadInput("empty", "the file has no content.")
-    if head.startswith(_LFS):
-        raise BadInput("lfs_pointer", "the file is a git-LFS pointer; run `git lfs pull` where it is from.")
-    if data[:4] == b"PK\x03\x04" and (b"header.json" in data or b"_journal/start.json" in data):
-        return Sniffed("inspect-eval", "", "zip with an Inspect header"), None
-    if data[:4] == b"PAR1":
-        return Sniffed("parquet", "", "starts with PAR1"), None
-    if data[:2] == b"\x1f\x8b":
-        return Sniffed("gzip", "", "starts with 1f 8b"), None
-    try:
-        document: Any = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
-    except orjson.JSONDecodeError as error:
-        return _lines(data, error)
-    return recognise(document), document
-
-
-def _lines(data: bytes, error: orjson.JSONDecodeError) -> tuple[Sniffed, Any]:
-    head: list[Obj] = []
-    n_good, n_bad = 0, 0
-    for line in data.splitlines():
-        if not line.strip():
-            continue
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            row = None
-        good = isinstance(row, dict)
-        n_good, n_bad = n_good + good, n_bad + (not good)
-        if good and len(head) < _LOOKED_AT:
-            head.append(row)
-    if not head or n_bad > n_good:
-        raise BadInput("not_json", f"{error.msg} at byte {error.pos}; JSON or JSON lines are read.", error.pos)
-    told = next((t for t in map(recognise, head) if t.format != "unknown"), recognise(head[0]))
-    return Sniffed(told.format, told.version, f"{told.why}; {n_good} lines, {n_bad} unparsable"), None
-
-
 def recognise(document: Any) -> Sniffed:
-    """A parsed document -> what it is; of a list or a dict of records the first record decides."""
+    """A parsed document -> what it is; of a list or a dict of records the first object decides."""
     if isinstance(document, list):
-        if document and all(isinstance(m, dict) and "role" in m and "content" in m for m in document):
-            why = _bare_messages(document)
-            return Sniffed("mini-swe-agent", "1", why) if why else Sniffed("unknown", "", _PLAIN_CHAT)
-        return _first_record(document)
+        if is_conversation(document):
+            why = _mini_manner(document)
+            return Sniffed("mini-swe-agent", "1", why) if why else Sniffed("chat", "", "a bare list of messages")
+        return _first_record(document, "a list without an object in it")
     if not isinstance(document, dict):
         return Sniffed("unknown", "", "neither an object nor a list")
     told = _object(document)
-    if told.format == "unknown" and document and all(isinstance(v, dict) for v in document.values()):
-        return _first_record(list(document.values()))
+    if told.format == "unknown" and document:
+        wrapped = document.get("items")
+        if isinstance(wrapped, list):
+            return _first_record(wrapped, "`items` without an object in it")
+        if all(isinstance(v, dict) for v in document.values()):
+            return _first_record(list(document.values()), "")
     return told
 
 
-def _first_record(records: list[Any]) -> Sniffed:
-    record = next((r for r in records if isinstance(r, dict)), None)
-    if record is None:
-        return Sniffed("unknown", "", "a list without an object in it")
-    told = _object(record)
-    if told.format in ("mini-swe-agent", "swe-agent"):
-        return Sniffed("unknown", "", f"records that look like {told.format}, which is one object a file")
-    return told
+def is_conversation(value: Any) -> bool:
+    """Whether a list is one conversation, rather than a list of records."""
+    return (
+        bool(value)
+        and isinstance(value, list)
+        and all(isinstance(m, dict) and "role" in m and "content" in m for m in value)
+    )
+
+
+def _first_record(records: list[Any], none: str) -> Sniffed:
+    told = [_object(r) for r in records[:_LOOKED_AT] if isinstance(r, dict)]
+    return next((t for t in told if t.format != "unknown"), told[0] if told else Sniffed("unknown", "", none))
 
 
 def _object(o: Obj) -> Sniffed:
@@ -168,10 +129,15 @@ def _object(o: Obj) -> Sniffed:
     for name, test, why in _TESTS:
         if test(o):
             return Sniffed(name, "", why)
+    for name, importer in IMPORTERS.items():
+        if isinstance(importer, Telling) and (why := importer.tells(o)):
+            return Sniffed(name, "", why)
+    if isinstance(o.get("messages"), list | str):
+        return Sniffed("chat", "", "`messages`, and nothing more telling")
     return Sniffed("unknown", "", f"no known format has the keys {', '.join(sorted(map(str, o)))[:120] or 'of {}'}")
 
 
-def _bare_messages(messages: list[Obj]) -> str:
+def _mini_manner(messages: list[Obj]) -> str:
     """Why a bare list of messages is mini-swe-agent's (its own tests ship such files), or nothing."""
     texts = [(m["role"], m["content"]) for m in messages if isinstance(m["content"], str)]
     told = any(role in ("system", "user") and _MANNER.search(text) for role, text in texts[:2])

@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from stepwell.errors import BadInput
-from stepwell.importers.base import Builder, Imported, Rejected, SourceFile
+from stepwell.importers.base import Builder, Imported, Rejected, SourceFile, Unit
 from stepwell.importers.messages import (
     Obj,
     obj,
@@ -45,6 +45,7 @@ class SweAgent:
 
     name = "swe-agent"
     versions = ("0.x", "1.x")
+    unit: Unit = "document"
     capabilities: Mapping[str, str] = {
         "outcome": "from reports beside it",
         "step cost": "no",
@@ -61,6 +62,9 @@ class SweAgent:
             yield _read(obj(data), source)
         except BadInput as error:
             yield Rejected(error.reason, error.detail)
+
+
+IMPORTER = SweAgent()
 
 
 def _read(rest: Obj, source: SourceFile) -> Imported:

@@ -1,0 +1,95 @@
+"""Companion files: what lies beside trajectories and says something of them, told by its content.
+
+Belongs here: telling reports, results, predictions and trials from trajectories, and which instances a file names. Not here:
+what they say of which trajectory (`outcome`).
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stepwell.errors import BadInput
+from stepwell.importers.files import Blob, File
+
+INSTANCE, AGGREGATE, PREDICTIONS, VALIDATION = "instance-report", "results", "predictions", "validation-report"
+TRIAL = "harbor-result"
+_MARKS = (b'"resolved', b'"ids_resolved"', b'"model_patch"', b'"FAIL_TO_PASS"', b'"verifier_result"')
+_MOST = 64 << 20
+_IDS = re.compile(rb'"(?:instance_id|environment)":\s*"([^"\\]{1,200})"')
+_CHUNK, _OVERLAP = 1 << 20, 300
+
+
+def classify(document: Any, keyed: bool = True) -> str:
+    """Kind of companion file a parsed object is, or nothing; `keyed` allows one report a key."""
+    if not isinstance(document, dict) or any(k in document for k in ("trajectory", "messages", "history", "steps")):
+        return ""
+    if isinstance(document.get("verifier_result"), dict) and ("trial_name" in document or "task_name" in document):
+        return TRIAL
+    scalar = not any(isinstance(v, dict | list) for k, v in document.items() if k != "tests_status")
+    if (
+        scalar
+        and isinstance(document.get("resolved"), bool)
+        and ("tests_status" in document or "patch_exists" in document)
+    ):
+        return INSTANCE
+    if any(
+        is_ids(document.get(k))
+        for k in ("resolved_ids", "ids_resolved", "unresolved_ids", "ids_unresolved", "resolved")
+    ):
+        return AGGREGATE
+    if isinstance(document.get("FAIL_TO_PASS"), list) and isinstance(document.get("PASS_TO_PASS"), list):
+        return VALIDATION if "instance_id" not in document and "problem_statement" not in document else ""
+    if scalar and "model_patch" in document and "instance_id" in document:
+        return PREDICTIONS
+    values = list(document.values()) if keyed else []
+    kinds = {classify(v, keyed=False) for v in values} if values and all(isinstance(v, dict) for v in values) else set()
+    return kinds.pop() if len(kinds) == 1 and kinds <= {INSTANCE, PREDICTIONS} else ""
+
+
+def is_ids(value: Any) -> bool:
+    """Whether a value is a list of ids."""
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+def read_companion(path: Path) -> tuple[str, Any]:
+    """Kind and parsed content of a possible companion file; an empty kind when it is none."""
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode) or about.st_size > _MOST:
+            return "", None
+        data = path.read_bytes()
+        if not any(mark in data for mark in _MARKS):
+            return "", None
+        if path.suffix == ".jsonl":
+            rows = [orjson.loads(line) for line in data.splitlines() if line.strip()]
+            return (PREDICTIONS if rows and all(classify(r) == PREDICTIONS for r in rows) else ""), None
+        document = orjson.loads(data)
+    except (OSError, orjson.JSONDecodeError):
+        return "", None
+    if isinstance(document, list):
+        return (PREDICTIONS if document and all(classify(r) == PREDICTIONS for r in document) else ""), None
+    return classify(document), document
+
+
+def ids_in(blob: Blob) -> set[str]:
+    """Every instance id that is written in some bytes, found without parsing them."""
+    found: set[bytes] = set()
+    with blob.open() as stream:
+        kept = b""
+        while chunk := stream.read(_CHUNK):
+            found.update(_IDS.findall(kept + chunk))
+            kept = chunk[-_OVERLAP:]
+    return {name.decode("utf-8", "replace") for name in found}
+
+
+def ids_of(path: Path) -> set[str]:
+    """Every instance id in a file; none of one that cannot be read."""
+    try:
+        return ids_in(File(path))
+    except BadInput:
+        return set()
