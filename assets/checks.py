@@ -7,6 +7,7 @@ import dagster as dg
 from assets.resources import Experiments, Settings
 from schemas.tables import TABLES
 from stepwell import invariants
+from stepwell.critics.rerendering import Reproduced
 from stepwell.datasets.verify import verify
 from stepwell.lake import Lake, require_schema
 from stepwell.rendering import Renderer
@@ -16,7 +17,10 @@ _FROM_SCHEMA = ("events", "trajectories", "steps", "sources")
 
 def _result(problems: Iterable[str]) -> dg.AssetCheckResult:
     found = list(problems)
-    return dg.AssetCheckResult(passed=not found, metadata={"problems": len(found), "first": "\n".join(found[:20])})
+    metadata: dict[str, int | str] = {"problems": len(found), "first": "\n".join(found[:20])}
+    if isinstance(problems, Reproduced):
+        metadata |= {"looked_at": problems.n, "of": problems.of}
+    return dg.AssetCheckResult(passed=not found, metadata=metadata)
 
 
 def _schema_check(name: str) -> dg.AssetChecksDefinition:
@@ -57,7 +61,7 @@ def _dataset_check(recipe: str, base_model: str) -> dg.AssetChecksDefinition:
     def check(settings: Settings) -> dg.AssetCheckResult:
         lake = settings.lake()
         rows = lake.read(f"datasets/{recipe}")
-        problems = verify(rows, Renderer.load(base_model)).problems
+        problems = verify(rows, Renderer.load(base_model), lake).problems
         found = [*invariants.dataset_rows(lake, rows), *invariants.no_flagged_trajectory(lake, rows)]
         return _result([*problems, *found])
 

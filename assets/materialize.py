@@ -65,16 +65,19 @@ def lines(context: dg.InitLoggerContext) -> logging.Logger:
     return logger
 
 
-def materialize(select: str | None = None) -> bool:
-    """Materialise the selected assets (default: all); True when every step and every check succeeded."""
+def materialize(select: str | None = None, partition: str | None = None) -> bool:
+    """Materialise the selected assets (default: all without partitions); True when every step and every check succeeded."""
     warnings.filterwarnings("ignore", message="Function `Pipes")  # dagster's own code uses its preview functions
     os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
     definitions = build_defs(Experiments.load(), loggers={"console": lines})
-    chosen = dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph()) if select else None
+    graph = definitions.resolve_asset_graph()
+    whole = [key for key in graph.get_all_asset_keys() if graph.get(key).partitions_def is None]
+    chosen = (dg.AssetSelection.from_string(select) if select else dg.AssetSelection.assets(*whole)).resolve(graph)
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         run_config={"loggers": {"console": {}}},
         instance=dg.DagsterInstance.get(),
-        asset_selection=sorted(chosen) if chosen else None,
+        asset_selection=sorted(chosen),
+        partition_key=partition,
         raise_on_error=False,
     )
     failed = [e.asset_check_evaluation_data.check_name for e in result.all_events if _failed_check(e)]

@@ -54,6 +54,24 @@ def rates(rows: Sequence[tuple[str, float, float, float]], title: str) -> dg.Mar
     return _markdown(figure, title)
 
 
+def by_iteration(
+    lines: Mapping[str, Sequence[tuple[int, float, float, float]]], title: str
+) -> dg.MarkdownMetadataValue:
+    """Shares over iterations: (iteration, share, low, high), all shares in [0, 1]."""
+    figure = Figure(figsize=(6, 3))
+    axes = figure.add_subplot()
+    for (name, points), color in zip(lines.items(), ("#356", "#a53", "#583"), strict=False):
+        n = [p[0] for p in points]
+        errors = [[100 * (v - low) for _, v, low, _ in points], [100 * (high - v) for _, v, _, high in points]]
+        axes.errorbar(n, [100 * p[1] for p in points], yerr=errors, marker="o", color=color, capsize=3, label=name)
+    axes.set_xticks(sorted({p[0] for points in lines.values() for p in points}))
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("% with 95% Wilson interval")
+    axes.legend()
+    axes.set_title(title)
+    return _markdown(figure, title)
+
+
 def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], title: str) -> dg.MarkdownMetadataValue:
     """A confusion matrix: counts in the cells, shades by the share of the row; empty rows and columns left out."""
     kept = [i for i in range(len(names)) if any(counts[i]) or any(row[i] for row in counts)]

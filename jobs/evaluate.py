@@ -18,8 +18,7 @@ from jobs.rollout import load_model
 from jobs.vllm_policy import go_where_vllm_is
 from stepwell.batching import Crowd
 from stepwell.errors import StepwellError
-from stepwell.evaluation.rows import Evaluated, record_rows, summarise
-from stepwell.ids import digest
+from stepwell.evaluation.rows import Evaluated, evaluation_id, record_rows, summarise
 from stepwell.lake import Lake
 from stepwell.recipe import Recipe, load
 from stepwell.rollout.collect import collect, now_and_then
@@ -31,8 +30,7 @@ from stepwell.rollout.runs import SCAFFOLDS, repairs
 def evaluate(recipe: Recipe, lake: Lake, directory: str, identity: str, report: Reporter) -> Evaluated:
     """Evaluate one model; returns counts, the resolve rate with its Wilson interval, and the evaluation's id."""
     e = recipe.evaluation
-    settings = [e.model_dump(mode="json"), recipe.world.model_dump(mode="json")]
-    evaluation_id = f"{identity}@{e.suite}-{digest(identity, settings)[:12]}"
+    known_as = evaluation_id(recipe, identity)
     policy = load_model(
         directory, identity, e.backend, temperature=e.temperature, max_new_tokens=e.max_new_tokens, seed=e.seed
     )
@@ -45,7 +43,7 @@ def evaluate(recipe: Recipe, lake: Lake, directory: str, identity: str, report: 
         e.seed,
         corpus=corpus,
         policy=identity,
-        run_id=evaluation_id,
+        run_id=known_as,
         attempts=e.attempts,
     )
 
@@ -56,13 +54,13 @@ def evaluate(recipe: Recipe, lake: Lake, directory: str, identity: str, report: 
         lake, corpus, wanted, setting, parallel=e.batch_size, progress=now_and_then(lambda r: report.log(r.line()))
     )
     if not done.complete:
-        raise StepwellError(f"{evaluation_id} is not finished ({done.line()}): {done.stopped}. Run it again to go on.")
+        raise StepwellError(f"{known_as} is not finished ({done.line()}): {done.stopped}. Run it again to go on.")
     trajectories = done.trajectories
     record_rows(
-        lake, trajectories, evaluation_id=evaluation_id, suite=e.suite, recipe=recipe.name, model_id=identity, seed=e.seed,
+        lake, trajectories, evaluation_id=known_as, suite=e.suite, recipe=recipe.name, model_id=identity, seed=e.seed,
         backend=policy.backend,
     )  # fmt: skip
-    result = summarise(lake, evaluation_id)
+    result = summarise(lake, known_as)
     report.log(result.line())
     return result
 

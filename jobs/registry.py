@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -18,6 +17,7 @@ from schemas.models import MODELS
 from stepwell import __version__
 from stepwell.errors import UsageError
 from stepwell.lake import Lake
+from stepwell.models import model_id as model_id
 
 _PACKAGES = (
     "torch",
@@ -38,18 +38,6 @@ def models_folder(lake: Lake) -> Path:
     if "STEPWELL_MODELS" in os.environ:
         return Path(os.environ["STEPWELL_MODELS"])
     return Path(lake.uri) / "checkpoints" if lake.local else Path("checkpoints")
-
-
-def model_id(name: str, directory: Path) -> str:
-    """Name and 12 hex digits of the hash of weights and tokenizer files."""
-    hasher = hashlib.sha256()
-    for file in sorted(directory.iterdir()):
-        if file.suffix in (".safetensors", ".bin") or file.name in ("tokenizer.json", "config.json"):
-            hasher.update(file.name.encode())
-            with file.open("rb") as opened:
-                while chunk := opened.read(1 << 20):
-                    hasher.update(chunk)
-    return f"{name}-{hasher.hexdigest()[:12]}"
 
 
 def code_version() -> str:

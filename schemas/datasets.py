@@ -11,7 +11,7 @@ DATASET = Table(
     doc="Training rows of one recipe: messages, tokens, labels and the events they come from.",
     key=("row_id",),
     columns=(
-        required("row_id", pa.string(), "128-bit hex digest of trajectory, method and step weights."),
+        required("row_id", pa.string(), "128-bit hex digest of method, trajectory, weights and events."),
         required("recipe", pa.string(), "Recipe that made it."),
         required("method", pa.string(), "Dataset method."),
         required("split", pa.string(), "train or held_out."),
@@ -21,8 +21,12 @@ DATASET = Table(
         required("messages", pa.string(), "Chat messages as a JSON string, roles and contents as the agent saw them."),
         required("steps", pa.list_(pa.int32()), "Steps in message order, one per assistant message."),
         required("weights", pa.list_(pa.float64()), "Loss weight of each of these steps: 0 or 1."),
-        required("event_ids", pa.list_(pa.string()), "Action events of these steps."),
-        required("mask_event_ids", pa.list_(pa.string()), "Mask events that set the weights."),
+        required(
+            "event_ids",
+            pa.list_(pa.string()),
+            "Action event of each step, or the label event in its place.",
+        ),
+        required("mask_event_ids", pa.list_(pa.string()), "Mask or label events that set the weights."),
         required("input_ids", pa.list_(pa.int32()), "Token ids of the whole conversation."),
         required("labels", pa.list_(pa.int32()), "Token id where trained, -100 elsewhere; same length as input_ids."),
         required("n_tokens", pa.int32(), "Length of input_ids."),

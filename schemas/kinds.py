@@ -57,3 +57,5 @@ ACTORS: tuple[str, ...] = ("agent", "teacher", "critic", "environment", "grader"
 LABELS: tuple[str, ...] = ("good", "unnecessary", "mistake", "recover")
 UNFINISHED: tuple[str, ...] = ("aborted", "model_unavailable", "environment_error")
 """Exit statuses that say nothing about the policy: such rollouts are run again, and nothing is learnt from them."""
+HELD_OUT = "evaluations/"
+"""How the names of corpora begin that hold evaluations: nothing is learnt from them."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.kinds import HELD_OUT
+from stepwell.critics.rerendering import reproduced
 from stepwell.lake import Lake
-from stepwell.log import EventLog
+from stepwell.log import EventLog, live
 from stepwell.recipe import Exclude
+from stepwell.rollout.mixing import uniform, z_score
 from stepwell.verdicts import flagged
 
-EVALUATIONS = "evaluations/"
 LEAKS = Exclude()
+MIXED = ("bernoulli", "switch")
+"""Rules by which student and teacher are mixed."""
 
 
 def unique_key(lake: Lake, name: str) -> list[str]:
@@ -25,9 +30,9 @@ def unique_key(lake: Lake, name: str) -> list[str]:
     return [f"{name}: {row} stands {row['len']} times" for row in twice.head(100).to_dicts()]
 
 
-def _kinds(lake: Lake, *kinds: str) -> pl.DataFrame:
+def _kinds(lake: Lake, *kinds: str, corpora: Sequence[str] | None = None) -> pl.DataFrame:
     columns = ["event_id", "trajectory_id", "step", "kind", "caused_by", *kinds]
-    return pl.DataFrame(EventLog(lake).read(kinds=list(kinds), columns=columns))
+    return pl.DataFrame(EventLog(lake).read(corpora=corpora, kinds=list(kinds), columns=columns))
 
 
 def one_action_per_turn(lake: Lake) -> Iterable[str]:
@@ -63,17 +68,82 @@ def answers_exist(lake: Lake) -> Iterable[str]:
     return [f"event {e} answers an unknown event" for e in sorted(lost["event_id"].to_list())]
 
 
-def labels_fit_states(lake: Lake) -> Iterable[str]:
+def labels_fit_states(lake: Lake, corpora: Sequence[str] | None = None) -> Iterable[str]:
     """A teacher's label is for the state the acting policy was in."""
-    rows = _kinds(lake, "label", "action")
+    rows = _kinds(lake, "label", "action", corpora=corpora)
     labels = rows.filter(pl.col("kind") == "label").select(
         "event_id", "trajectory_id", "step", state=pl.col("label").struct.field("state_hash")
     )
     actions = rows.filter(pl.col("kind") == "action").select(
         "trajectory_id", "step", before=pl.col("action").struct.field("state_hash")
     )
-    wrong = labels.join(actions, on=["trajectory_id", "step"]).filter(pl.col("state") != pl.col("before"))
+    wrong = labels.join(actions, on=["trajectory_id", "step"]).filter(pl.col("state").ne_missing(pl.col("before")))
     return [f"label {e} is for another state than its turn" for e in sorted(wrong["event_id"].to_list())]
+
+
+def _mixed(lake: Lake, corpora: Sequence[str] | None, *kinds: str) -> list[dict[str, Any]]:
+    """Live events of trajectories in which student and teacher were mixed, of the kind `turn` and these."""
+    columns = ["event_id", "trajectory_id", "corpus", "step", "kind", "actor", "retraction", "turn"]
+    events = EventLog(lake).read(corpora=corpora, kinds=["turn", "retraction", *kinds], columns=columns)
+    rows = live(events).to_pylist()
+    mixed = {r["trajectory_id"] for r in rows if (r["turn"] or {}).get("rule") in MIXED}
+    return [r for r in rows if r["trajectory_id"] in mixed]
+
+
+def draws_follow_beta(lake: Lake, corpora: Sequence[str] | None = None) -> Iterable[str]:
+    """The teacher acted as often as declared: |z| < 3 for every corpus and beta; a key drawn twice counts once (K16)."""
+    drawn: dict[tuple[str, float], dict[str, bool]] = {}
+    for row in _mixed(lake, corpora):
+        turn = row["turn"] or {}
+        if turn.get("rule") == "bernoulli" and turn["beta"] is not None:
+            drawn.setdefault((row["corpus"], turn["beta"]), {})[str(turn["rng_key"])] = turn["chosen"] == "teacher"
+    found = []
+    for (corpus, beta), turns in sorted(drawn.items()):
+        z = z_score([beta] * len(turns), sum(turns.values()))
+        if not abs(z) < 3:
+            found.append(
+                f"{corpus}: the teacher took {sum(turns.values())} of {len(turns)} turns at beta {beta}, z {z:+.1f}"
+            )
+    return found
+
+
+def turns_say_who_acts(lake: Lake, corpora: Sequence[str] | None = None) -> Iterable[str]:
+    """Every mixed turn names its draw and key, the draw is that of the key, decides who acts, and that one acted (K16)."""
+    rows = _mixed(lake, corpora, "action")
+    turns = {(r["trajectory_id"], r["step"]): r["turn"] for r in rows if r["turn"]}
+    found = []
+    for row in rows:
+        turn = turns.get((row["trajectory_id"], row["step"]))
+        where = f"trajectory {row['trajectory_id']}, step {row['step']}"
+        if turn is None:
+            found.append(f"{where}: nothing says who acts")
+        elif row["kind"] == "action" and row["actor"] != turn["chosen"]:
+            found.append(f"{where}: {turn['chosen']} was to act, {row['actor']} did")
+        elif row["kind"] == "turn":
+            wanted = ("draw", "rng_key", "chosen", *(("beta",) if turn["rule"] == "bernoulli" else ()))
+            missing = [name for name in wanted if turn[name] is None]
+            if missing:
+                found.append(f"{where}: no {', '.join(missing)}")
+            elif abs(turn["draw"] - uniform(turn["rng_key"])) > 1e-12:
+                found.append(f"{where}: the draw is not that of its key")
+            elif turn["rule"] == "bernoulli" and (turn["draw"] < turn["beta"]) != (turn["chosen"] == "teacher"):
+                found.append(
+                    f"{where}: the draw {turn['draw']:.3f} at beta {turn['beta']} does not give {turn['chosen']}"
+                )
+    return found
+
+
+def labels_cover_turns(lake: Lake, corpora: Sequence[str] | None = None) -> Iterable[str]:
+    """Every action of a mixed trajectory has a label of the teacher, whoever acted (K16: coverage 1)."""
+    rows = _mixed(lake, corpora, "action", "label")
+    labelled = {(r["trajectory_id"], r["step"]) for r in rows if r["kind"] == "label"}
+    bare = [r for r in rows if r["kind"] == "action" and (r["trajectory_id"], r["step"]) not in labelled]
+    return [f"trajectory {r['trajectory_id']}, step {r['step']}: no label" for r in bare]
+
+
+def prompts_are_reproduced(lake: Lake) -> Iterable[str]:
+    """Rendering the log gives the prompt whose hash was logged: at most 300 verdicts of model critics, drawn by seed 0."""
+    return reproduced(EventLog(lake))
 
 
 EVENTS: dict[str, Callable[[Lake], Iterable[str]]] = {
@@ -81,13 +151,17 @@ EVENTS: dict[str, Callable[[Lake], Iterable[str]]] = {
     "masks_have_evidence": masks_have_evidence,
     "answers_exist": answers_exist,
     "labels_fit_states": labels_fit_states,
+    "draws_follow_beta": draws_follow_beta,
+    "turns_say_who_acts": turns_say_who_acts,
+    "labels_cover_turns": labels_cover_turns,
+    "prompts_are_reproduced": prompts_are_reproduced,
 }
 
 
 def dataset_rows(lake: Lake, rows: pa.Table) -> list[str]:
     """Rows without a trained token, rows of evaluation tasks, rows whose events are not in the log."""
     idle = rows.filter(pc.equal(rows.column("n_trained_tokens"), 0)).column("row_id").to_pylist()
-    where = pc.starts_with(pc.field("corpus"), EVALUATIONS) & (pc.field("kind") == "start")
+    where = pc.starts_with(pc.field("corpus"), HELD_OUT) & (pc.field("kind") == "start")
     started = lake.read("events", columns=["start"], filters=where).column("start").to_pylist()
     held_out = {s["task_id"] for s in started if s["task_id"]}
     leaked = sorted(set(rows.column("task_id").to_pylist()) & held_out)

@@ -251,6 +251,53 @@ class Dagger(_Part):
     evaluate: bool = True
 
 
+class Problems(_Part):
+    """Problems with tests: the first `n` of a file (see `stepwell.rollout.problems`), or embedded ones drawn by `seed`."""
+
+    path: str | None = None
+    split: Literal["train", "eval"] = "eval"
+    n: int = Field(default=50, ge=1)
+    seed: int = 10_000
+    max_tests: int | None = Field(default=None, ge=1)
+
+
+class RevisionArm(_Part):
+    """One way to revise: a critic (a `model` as `settings` say, the generator it`self`, or scripted), `execution` feedback
+    alone, or `none` (fresh samples). `guided` critics see a hint from the tests. Of `critiques` the majority's is answered,
+    or `each` (groups for rewards). `stop`: judged Correct is final. `wrong` and `vague` are the noisy critic's.
+    """
+
+    name: str
+    critic: Literal["model", "self", "oracle", "noisy", "placebo", "execution", "none"] = "model"
+    settings: Critic = Critic(kind="endpoint", prompt="critique")
+    guided: bool = False
+    critiques: int = Field(default=1, ge=1)
+    answer: Literal["majority", "each"] = "majority"
+    stop: bool = False
+    wrong: float = Field(default=0.0, ge=0, le=1)
+    vague: float = Field(default=0.0, ge=0, le=1)
+
+
+class Revision(_Part):
+    """Critique-revision loops on problems with tests (METHODS.md 2); see `stepwell.rollout.revision`.
+
+    `generator` samples `samples` first solutions a problem at its temperature and revises greedily. `rule`: a reward is 1
+    when `all` tests pass, or their `mean`. `reveal`: the tests a hint may show. Tests are run again `reruns` times (K17).
+    """
+
+    corpus: str
+    problems: Problems = Problems()
+    generator: Policy
+    samples: int = Field(default=5, ge=1)
+    rounds: int = Field(default=1, ge=1)
+    arms: tuple[RevisionArm, ...]
+    rule: Literal["all", "mean"] = "all"
+    reveal: Literal["visible", "all"] = "visible"
+    reruns: int = Field(default=0, ge=0)
+    seed: int = 0
+    sandboxes: int = Field(default=4, ge=1)
+
+
 class Evaluation(_Part):
     """Held-out tasks to roll the trained policy out on; `temperature` 0 is greedy."""
 
@@ -288,6 +335,7 @@ class Recipe(_Part):
     train: Train = Train()
     world: World = World()
     collect: Collect | None = None
+    revision: Revision | None = None
     steer: Steer | None = None
     dagger: Dagger | None = None
     evaluation: Evaluation = Evaluation()

@@ -6,7 +6,11 @@ Belongs here: prices and the purse. Does not belong here: what is bought with it
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,19 @@ class Prices:
         return round(dollars / 1e6, 9)
 
 
+class Overspent(Exception):
+    """A call could cost more than is left, so it was not made."""
+
+
 class Purse:
-    """US dollars spent, and the most that calls under way can still cost; together never above the limit."""
+    """US dollars spent, and the most that calls under way can still cost; together never above the limit.
+
+    `costs` are the dollars by role of those who asked with `pay`.
+    """
 
     def __init__(self, limit: float | None) -> None:
         self.limit, self.spent = limit, 0.0
+        self.costs: dict[str, float] = {}
         self._reserved, self._under_way = 0.0, 0
         self._settled = asyncio.Condition()
 
@@ -54,3 +66,17 @@ class Purse:
             self._reserved -= most
             self._under_way -= 1
             self._settled.notify_all()
+
+    async def pay(self, role: str, most: float, asked: Coroutine[Any, Any, T], cost: Callable[[T], float]) -> T:
+        """What is asked for, paid for; raises Overspent when it could cost more than is left, having asked nothing."""
+        if not await self.reserve(most):
+            asked.close()
+            raise Overspent(f"another call could exceed the limit of {self.limit} US dollars")
+        spent = 0.0
+        try:
+            answer = await asked
+            spent = cost(answer)
+        finally:
+            await self.settle(most, spent)
+            self.costs[role] = self.costs.get(role, 0.0) + spent
+        return answer

@@ -41,6 +41,7 @@ def test_the_keys_of_the_graph() -> None:
         "trajectories",
         "steps",
         "verdicts",
+        "maintenance",
         "audits/rules_1",
         "evaluations/base",
         "comparisons",
@@ -48,7 +49,10 @@ def test_the_keys_of_the_graph() -> None:
     branch = {
         f"{kind}/{name}" for kind in ("masks", "datasets", "models", "evaluations") for name in ("all", "rft", "srft")
     }
-    assert keys(Experiments.load()) == shared | branch
+    iterated = {
+        f"{kind}/{name}" for kind in ("rollouts", "datasets", "models", "evaluations") for name in ("dagger", "oec")
+    }
+    assert keys(Experiments.load()) == shared | branch | iterated
 
 
 def test_a_yaml_file_adds_a_branch(tmp_path: Path) -> None:

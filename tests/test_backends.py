@@ -39,7 +39,7 @@ def backend(server: ChatServer, **options: Any) -> OpenAIBackend:
 
 
 def test_a_completion_carries_text_and_usage(server: ChatServer) -> None:
-    call = Call(CALL.messages, 50, 0.7, 11, {"type": "object"})
+    call = Call(CALL.messages, 50, 0.7, 11, schema={"type": "object"})
     (got,) = ask(backend(server), call)
     assert isinstance(got, Completion)
     assert (got.text, got.call_id, got.finish) == ("said", "chat-1", "stop")
@@ -194,7 +194,7 @@ def test_hostile_text_is_text(server: ChatServer) -> None:
     server.reply = lambda body: "half \ud800 a pair, \x00 and \u2028"
     (got,) = ask(backend(server), CALL)
     assert isinstance(got, Completion)
-    assert got.text == "half ? a pair, \x00 and \u2028"
+    assert got.text == "half \\ud800 a pair, \x00 and \u2028"
 
 
 def test_an_engine_in_this_process_gets_what_waits_as_one_batch() -> None:

@@ -9,22 +9,17 @@ from typing import Any
 
 import lakes
 import pytest
-from chat_server import ChatServer, critique
 from hypothesis import given
 from hypothesis import strategies as st
 from lakes import Step
 
 from jobs.tokenizer import train_tokenizer
-from stepwell.chat import OpenAIBackend, prompt_hash
 from stepwell.critics import prompts
-from stepwell.critics.context import Point, Request, Settings, build, left_out, points, rerender
-from stepwell.critics.judging import judge
-from stepwell.critics.model_critic import ModelCritic
+from stepwell.critics.context import Point, Request, Settings, build, left_out, points
 from stepwell.critics.streams import COLUMNS, ESTIMATE, NO_OBSERVATION, Counter, Feedback, Stream, Turn, streams
-from stepwell.errors import StepwellError, UsageError
+from stepwell.errors import UsageError
 from stepwell.event import Event, to_table
-from stepwell.lake import Lake
-from stepwell.log import EventLog, in_order
+from stepwell.log import in_order
 
 STEER = prompts.load("steer-concise")
 WIDE = Settings(prompt_tokens=100_000)
@@ -156,49 +151,6 @@ def test_tokens_are_those_of_the_models_own_tokenizer(tmp_path: Path) -> None:
     assert counter.count("this and that") < len("this and that")
     with pytest.raises(UsageError, match=r"tokenizer\.json"):
         Counter.of(tmp_path / "nowhere")
-
-
-def test_every_request_is_rebuilt_from_the_log_to_the_byte(lake: Lake) -> None:
-    log = EventLog(lake)
-    events = lakes.trajectory("long", [Step(f"view {i}", f"line {i} " * 80) for i in range(30)], resolved=False)
-    events += lakes.good_repair("good")
-    attempts = [Event("attempt", "tries", "demo", "agent", {"code": f"x = {i}", "round": i}, step=i) for i in range(2)]
-    told = Event("instruction", "tries", "demo", "system", {"position": 0, "role": "user", "content": "Write x."})
-    log.append([*events, *attempts, told], "b")
-    n = 0
-    with ChatServer(lambda body: critique(f"Look at line {len(body['messages'])}.")) as server:
-        for name in prompts.names():
-            prompt = prompts.load(name)
-            context = ESTIMATE.message(prompt.system) + ESTIMATE.message(prompt.request) + 2600
-            critic = ModelCritic(prompt, "m", k=4, max_tokens=100, context=context)
-            report = judge(lake, critic, OpenAIBackend("m", server.url))
-            assert report.complete
-            n += report.n_verdicts
-    more = Event("action", "long", "demo", "agent", {"text": "submit"}, step=30)
-    log.append([more, *lakes.actions(lakes.trajectory("good", [Step("another")]))], "later")
-    rows = [r for r in log.read(kinds=["verdict"]).to_pylist() if r["extra"]]
-    assert len(rows) == n
-    omitted, history = 0, 0
-    for row in {r["usage"]["prompt_hash"]: r for r in rows}.values():
-        messages = rerender(log, row)
-        assert prompt_hash(messages) == row["usage"]["prompt_hash"]
-        omitted += json.loads(row["extra"])["omitted"]
-        history += len(json.loads(row["extra"])["history"])
-    assert omitted, "no request had turns left out: the test proves too little"
-    assert history, "no request had a history: the test proves too little"
-
-
-def test_a_verdict_that_cannot_be_rebuilt_says_why(lake: Lake) -> None:
-    log = EventLog(lake)
-    log.append(lakes.good_repair("good"), "b")
-    truth = log.read(kinds=["verdict"]).to_pylist()[0]
-    with pytest.raises(UsageError, match="records no request"):
-        rerender(log, truth)
-    with ChatServer() as server:
-        judge(lake, ModelCritic(STEER, "m"), OpenAIBackend("m", server.url))
-    (row,) = [r for r in log.read(kinds=["verdict"]).to_pylist() if r["extra"]]
-    with pytest.raises(StepwellError, match=r"asked for with steer-concise"):
-        rerender(log, row, replace(STEER, request=STEER.request + " Thanks."))
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=60), st.integers(0, 1500), st.sampled_from([0.7, 1.0]))

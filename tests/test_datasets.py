@@ -133,5 +133,5 @@ def test_provenance_reaches_the_events(lake: Lake, renderer: Renderer) -> None:
 
 def test_an_unknown_method_lists_the_known_ones(lake: Lake, renderer: Renderer) -> None:
     build_lake(lake)
-    with pytest.raises(UnknownName, match="allowed: all, rft, srft"):
-        build(lake, recipe("dagger"), renderer, "all")
+    with pytest.raises(UnknownName, match="allowed: all, dagger, oec, rft, srft"):
+        build(lake, recipe("nothing"), renderer, "all")

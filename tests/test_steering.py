@@ -18,6 +18,7 @@ from stepwell.critics import judging
 from stepwell.critics.live import LiveModel, LiveRules, supervisor_of
 from stepwell.critics.model_critic import ModelCritic
 from stepwell.critics.prompts import load
+from stepwell.critics.rerendering import reproduced
 from stepwell.errors import UnknownName, UsageError
 from stepwell.event import Event
 from stepwell.lake import Lake
@@ -25,9 +26,10 @@ from stepwell.log import EventLog
 from stepwell.recipe import Critic, Policy, Steer, World
 from stepwell.rollout.collect import collect
 from stepwell.rollout.playing import Setting
-from stepwell.rollout.policies import Scripted
+from stepwell.rollout.policies import Reply, Scripted, View
 from stepwell.rollout.policies.scripted import NoisyPolicy
 from stepwell.rollout.runs import collect_steered, repairs
+from stepwell.rollout.scaffolds.bash import format_action
 from stepwell.rollout.steering import Steered, Steering, filler, similarity, worded
 from stepwell.spending import Prices
 from stepwell.supervision import Critique, Supervisor
@@ -172,6 +174,8 @@ def test_a_model_at_the_wheel_is_asked_what_it_would_be_asked_afterwards(lake: L
     assert all("Advice" in r["feedback"]["text"] for r in of(rows, "feedback"))
     # A last window that ends with the trajectory is not reviewed live: there is no next action.
     last = {r["trajectory_id"]: r["step"] for r in of(rows, "action")}
+    again = reproduced(EventLog(lake))
+    assert (again.n, list(again)) == (n + report.n_calls, [])
     assert report.n_known == n
     assert report.n_calls == sum((step + 1) % 3 == 0 for step in last.values())
 
@@ -241,6 +245,24 @@ def test_rules_at_the_wheel_say_what_they_found(lake: Lake) -> None:
     assert found["detections"]
     text = next(r["feedback"]["text"] for r in of(rows, "feedback") if "needs correction" in r["feedback"]["text"])
     assert "Do:" in text
+
+
+class Sampling(Scripted):
+    """Draws what it says from the key of the turn, as a model that samples does."""
+
+    async def reply(self, view: View) -> Reply:
+        words = ("view", "check", "ls")
+        return Reply(format_action("So.", words[view.sampling_seed % 3]))
+
+
+def test_arms_share_their_draws(lake: Lake) -> None:
+    recipe = Steer(corpus="rollouts/s", agent=AGENT, n_tasks=4, split="train", seed=5, k=2, notice_from=None)
+    make = lambda settings, crowd: Sampling(NoisyPolicy())  # noqa: E731
+    collect_steered(lake, recipe, WORLD, lambda: supervisor_of(recipe.critic, recipe.k), make=make)
+    said = {
+        arm: sorted((r["step"], r["action"]["text"]) for r in of(events(lake, arm), "action")) for arm in recipe.arms
+    }
+    assert said["off"] == said["shadow"] == said["notice"]
 
 
 def test_wrong_settings_are_refused() -> None:

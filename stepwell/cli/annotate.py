@@ -82,6 +82,37 @@ def export_command(
         )
 
 
+@commands.command("show")
+def show_command(
+    trajectory: Annotated[str, typer.Argument(help="Trajectory id, or the beginning of one.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write, .html.")],
+    lake: LakeOption = DEFAULT_LAKE,
+    json: JsonOption = False,
+) -> None:
+    """Write one whole trajectory with what every critic and person said of each step, as a page that needs no server.
+
+    Example: `stepwell annotate show 8dbb9193 --out judged.html`
+    """
+    if out.suffix != ".html":
+        raise UsageError(f"--out {str(out)!r} ends in {out.suffix!r}; allowed: .html. Rename it.")
+    log = EventLog(open_lake(lake))
+    known = pc.unique(log.read(kinds=["action"], columns=["trajectory_id"]).column(0)).to_pylist()
+    found = [t for t in known if t == trajectory] or [t for t in known if t.startswith(trajectory)]
+    if len(found) != 1:
+        raise UsageError(f"{len(found)} trajectories with steps begin with {trajectory!r}; give one id, or more of it.")
+    entries, overall = annotation.whole(
+        log.read(trajectory_ids=found, columns=annotation.COLUMNS),
+        found[0],
+        holding(log.read(trajectory_ids=found, kinds=["verdict", "retraction"], columns=_OF_VERDICT)),
+    )
+    out.write_text(annotation.page(entries, taxonomy.load(), overall=overall), encoding="utf-8")
+    raters = sorted({str(v["policy"]) for says in (overall, *(e.says for e in entries)) for v in says.values()})
+    if json:
+        emit({"out": str(out), "trajectory_id": found[0], "steps": len(entries), "raters": raters})
+    else:
+        output.print(f"{out}: {len(entries)} steps, {', '.join(raters) or 'nobody judged them'}", markup=False)
+
+
 @commands.command("import")
 def import_command(
     labels: Annotated[Path, typer.Argument(help="File of labels, one JSON object a line, as the page downloads it.")],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from stepwell.chat import OpenAIBackend
+from stepwell.chat import Backend, OpenAIBackend
 from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
 from stepwell.critics import prompts
+from stepwell.critics.cassettes import Player, Recorder
 from stepwell.critics.context import History
 from stepwell.critics.judging import Report, judge
 from stepwell.critics.model_critic import ModelCritic
@@ -52,6 +54,12 @@ def judge_command(
     structured: Annotated[
         bool, typer.Option("--structured", help="Ask the server for JSON of a fixed schema.")
     ] = False,
+    text_limit: Annotated[
+        int | None,
+        typer.Option(
+            "--text-limit", min=0, help="Most characters of its free texts; default: by --max-tokens; 0: any."
+        ),
+    ] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Calls under way at once.")] = 16,
     rpm: Annotated[float | None, typer.Option("--rpm", min=0.001, help="Most requests a minute.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds to wait for a reply.")] = 300.0,
@@ -62,6 +70,10 @@ def judge_command(
     ] = None,
     price_out: Annotated[float | None, typer.Option("--price-out", help="The same for reply tokens.")] = None,
     corpus: Annotated[list[str] | None, typer.Option("--corpus", help="Only this corpus; may be repeated.")] = None,
+    record: Annotated[Path | None, typer.Option("--record", help="Also keep every reply in this cassette.")] = None,
+    replay: Annotated[
+        Path | None, typer.Option("--replay", help="Answer from this cassette and ask no server.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count calls, tokens and cost; call nothing.")] = False,
     lake: LakeOption = DEFAULT_LAKE,
     json: JsonOption = False,
@@ -74,21 +86,29 @@ def judge_command(
     """
     opened = open_lake(lake)
     if prompt is None:
-        if model or base_url or dry_run or corpus:
-            raise UsageError("--model, --base-url, --corpus and --dry-run belong to a model critic; give --prompt too.")
+        if model or base_url or dry_run or corpus or record or replay:
+            named = "--model, --base-url, --corpus, --record, --replay and --dry-run"
+            raise UsageError(f"{named} belong to a model critic; give --prompt too.")
         _by_rules(opened, critic, json)
         return
+    if record is not None and replay is not None:
+        raise UsageError("--record and --replay are both given; a cassette is made or played, give one of them.")
     if model is None:
         raise UsageError("no --model; name the model as the server does.")
     asked = ModelCritic(
-        prompts.load(prompt), model, revision, every, context, max_tokens, temperature, samples, seed, structured,
+        prompts.load(prompt), model, revision, every, context, max_tokens, temperature, samples, seed, structured, text_limit,
         _history(history), counter=Counter.of(tokenizer) if tokenizer else ESTIMATE,
         prices=_prices(price_in, price_cached, price_out),
     )  # fmt: skip
     if dry_run:
         _show_plan(plan(opened, asked, corpus), json)
         return
-    backend = OpenAIBackend(model, base_url, concurrency=concurrency, rpm=rpm, timeout=timeout)
+    backend: Backend
+    if replay is not None:
+        backend = Player(replay, model)
+    else:
+        backend = OpenAIBackend(model, base_url, concurrency=concurrency, rpm=rpm, timeout=timeout)
+        backend = backend if record is None else Recorder(record, model, backend)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("trajectories")

@@ -41,6 +41,7 @@ COLUMNS = (
     "retraction",
 )
 """Columns of `events` that `items` reads."""
+Verdicts = Mapping[str, Mapping[str, Any]]
 Strata = Literal["label", "outcome", "critic"]
 STRATA = ("label", "outcome", "critic")
 _HIDDEN = re.compile(
@@ -140,8 +141,34 @@ def items(
     return [found[e] for e in chosen if e in found]
 
 
-def page(entries: Sequence[Item], taxonomy: Taxonomy, raters: Sequence[str] = ()) -> str:
-    """One HTML page that needs nothing else: to judge on, or with `raters` to read where they differ.
+def whole(
+    events: pa.Table, trajectory_id: str, verdicts: Iterable[Mapping[str, Any]], limit: int = 4000
+) -> tuple[list[Item], Verdicts]:
+    """Every step of one trajectory as an item with what every rater said of it, and what they said of it as a whole.
+
+    `verdicts` are rows that hold. What was said of a window stands at its last step, further candidates after the first.
+    """
+    actions = {t.action_id for one in trajectories(events) if one.trajectory_id == trajectory_id for t in one.turns}
+    by_step = {row["step"]: row["event_id"] for row in events.to_pylist() if row["event_id"] in actions}
+    says: dict[str, dict[str, Mapping[str, Any]]] = {}
+    overall: dict[str, Mapping[str, Any]] = {}
+    own = [v for v in verdicts if v["trajectory_id"] == trajectory_id]
+    for v in sorted(own, key=lambda v: (str(v["policy"]), v["candidate"] or 0, v["event_id"])):
+        rater = str(v["policy"]) + (f", sample {v['candidate']}" if v["candidate"] else "")
+        if v["step"] not in by_step or v["scope"] in ("trajectory", "attempt"):
+            overall[rater] = v
+        else:
+            rater += f", steps {v['window_from']} to {v['window_to']}" if v["scope"] == "window" else ""
+            says.setdefault(by_step[v["step"]], {})[rater] = v
+    chosen = [event_id for _, event_id in sorted(by_step.items())]
+    return items(events, chosen, before=0, after=0, limit=limit, says=says), overall
+
+
+def page(
+    entries: Sequence[Item], taxonomy: Taxonomy, raters: Sequence[str] = (), overall: Verdicts | None = None
+) -> str:
+    """One HTML page that needs nothing else: to judge on, with `raters` to read where they differ, or with `overall` a
+    whole trajectory to read (`whole`).
 
     Trajectories are hostile text: everything is escaped, characters that hide or turn text are written out, and the page
     forbids itself every request and every script but its own.
@@ -151,7 +178,8 @@ def page(entries: Sequence[Item], taxonomy: Taxonomy, raters: Sequence[str] = ()
     name = digest([e.event_id for e in entries], taxonomy.id)
     own = f"default-src 'none'; script-src '{_hash(source)}'; style-src '{_hash(style)}'"
     html = _template().render(
-        items=entries, taxonomy=taxonomy, labels=LABELS, raters=raters, export=name, script=Markup(source),
+        items=entries, taxonomy=taxonomy, labels=LABELS, export=name, script=Markup(source), overall=overall,
+        mode="whole" if overall is not None else "read" if raters else "judge",
         style=Markup(style), policy=f"{own}; base-uri 'none'; form-action 'none'",
     )  # fmt: skip
     return html.encode("utf-8", "backslashreplace").decode("utf-8")

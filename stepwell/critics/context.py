@@ -1,7 +1,8 @@
-"""What a critic is asked: the chat requests of a trajectory, cut to a budget, and rebuilt from the log to the byte.
+"""What a critic is asked: the chat requests of a trajectory, cut to a budget.
 
 Belongs here: where the points of judgment lie, the messages of a request, and its hash. Does not belong here: what the
-prompts say (`prompts`), reading trajectories (`streams`), calling a model (`stepwell.chat`), keeping what it said (`judging`).
+prompts say (`prompts`), reading trajectories (`streams`), calling a model (`stepwell.chat`), keeping what it said (`judging`),
+making the messages again from the log (`rerendering`).
 
 The multiturn form of STEER (METHODS.md 1.2): system = the prompt's; user = the task, headed by the agent's own system text
 where it has one; then every turn as an assistant and a user message; last, a user message with the request. Only that last
@@ -11,21 +12,15 @@ never cut; the oldest turns are dropped whole, several at a time (`left_out`).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from stepwell.chat import Message, prompt_hash
-from stepwell.critics.prompts import Prompt, load
-from stepwell.critics.streams import COLUMNS, ESTIMATE, Counter, Feedback, Stream, streams
-from stepwell.errors import StepwellError, UsageError
-from stepwell.log import EventLog
+from stepwell.critics.prompts import Prompt
+from stepwell.critics.streams import ESTIMATE, Counter, Feedback, Stream
 
 FORMAT = "stepwell-request@1"
 """Version of the messages made here; it is part of every request's identity."""
@@ -182,41 +177,6 @@ def _request(
     asked = prompt.request if budget else prompt.request.replace("{budget}\n\n", "")
     values = {"history": "\n".join(said) or NO_FEEDBACK, "budget": budget, "n_steps": str(n_steps)}
     return _PLACE.sub(lambda place: values[place[1]], asked)
-
-
-def rerender(log: EventLog, verdict: Mapping[str, Any], prompt: Prompt | None = None) -> tuple[Message, ...]:
-    """The messages a model critic was shown for a verdict (a row of the log), from the log alone (METHODS.md K12).
-
-    Their `prompt_hash` equals `usage.prompt_hash`. `prompt` is needed when it is not one of those shipped. Raises
-    UsageError for a verdict no model critic made and StepwellError when the prompt's wording is not the recorded one.
-    """
-    extra = json.loads(verdict["extra"] or "{}")
-    if "request" not in extra:
-        raise UsageError(
-            f"verdict {verdict['event_id']} records no request; name one that `stepwell judge --prompt` made."
-        )
-    recorded, settings = verdict["verdict"]["prompt_id"], Settings(**extra["request"])
-    prompt = prompt or load(recorded.partition("@")[0])
-    if prompt.id != recorded or settings.format != FORMAT:
-        raise StepwellError(
-            f"verdict {verdict['event_id']} was asked for with {recorded} as {settings.format}; here are {prompt.id} and "
-            f"{FORMAT}. Give the prompt file of that version, or check out the code that wrote it."
-        )
-    rows = log.read(extra["events_version"], trajectory_ids=[verdict["trajectory_id"]], columns=COLUMNS)
-    stream, key = next(streams(rows, ESTIMATE), None), key_of(prompt.kind, verdict)
-    point = next((p for p in points(stream, prompt.kind, settings.k) if p.key == key), None) if stream else None
-    if stream is None or point is None:
-        raise StepwellError(
-            f"what verdict {verdict['event_id']} was about is no longer in the log; it cannot be rebuilt."
-        )
-    shown = log.read(trajectory_ids=[verdict["trajectory_id"]], columns=COLUMNS)
-    ids = pa.array(extra["history"], pa.string())
-    past = sorted(
-        map(feedback, shown.filter(pc.is_in(shown.column("event_id"), ids)).to_pylist()), key=lambda f: f.step
-    )
-    built = build(replace(stream, delivered=tuple(past)), point, past, prompt, settings, ESTIMATE, extra["omitted"])
-    assert isinstance(built, Request)
-    return built.messages
 
 
 def key_of(kind: str, verdict: Mapping[str, Any]) -> int | str | None:

@@ -1,9 +1,8 @@
-"""Shell commands and file changes, read out of what an agent typed, the same for every harness.
+"""File changes, read out of what an agent typed, the same for every harness.
 
-Belongs here: splitting a command line into simple commands, and saying which files it writes, deletes or restores and
-what text it adds. Does not belong here: judging any of it (`leaks`). Nothing is executed and nothing raises: what cannot
-be read as shell yields no commands. Commands are hostile text, so only the first `_MOST` characters are looked at and no
-pattern backtracks over more than one quoted word.
+Belongs here: saying which files a command writes, deletes or restores and what text it adds. Does not belong here: reading
+the command line (`shell`), judging any of it (`leaks`). Nothing raises, and no pattern backtracks over more than one quoted
+word: commands are hostile text.
 """
 
 from __future__ import annotations
@@ -15,20 +14,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from stepwell.critics.shell import Command, commands, normal, script
 from stepwell.critics.turns import Turn
 
-_MOST = 50_000
-_HEREDOC = re.compile(r"<<-?[ \t]*(['\"]?)(\w+)\1([^\n]*)\n(.*?)(?:\n[ \t]*\2(?=\W|$)|\Z)", re.DOTALL)
-_TOKEN = re.compile(
-    r"""(?P<op>\n|&&|\|\||<<<|<<-?|\d?>>|\d?>&\d?|&>|\d?>|[;&|()<])
-      |(?P<word>(?:\\.|'[^']*'|"(?:\\.|[^"\\])*"|[^\s;&|()<>'"\\])+)
-      |['"\\]""",
-    re.VERBOSE | re.DOTALL,
-)
-_QUOTED = re.compile(r"""'([^']*)'|"((?:\\.|[^"\\])*)"|\\(.)""", re.DOTALL)
-_ENDS = ("\n", "&&", "||", ";", "|", "&", "(", ")")
-_BEFORE = re.compile(
-    r"(sudo|env|command|exec|time|nohup|then|do|else|timeout|xargs|!|\w+=.*|-\w+|\d+[smh]?)$", re.DOTALL
+_EMPTIES = re.compile(r"(echo|printf|:|true|truncate)$")
+_DELETED = re.compile(
+    r"""\b(?:remove|unlink|rmtree)\(\s*['"]([^'"\n]+)['"] | Path\(\s*['"]([^'"\n]+)['"]\s*\)\.unlink""", re.VERBOSE
 )
 _SED = re.compile(r"^[^a-zA-Z]*s([^\w\s\\])((?:\\.|(?!\1).)*)\1((?:\\.|(?!\1).)*)\1", re.DOTALL)
 _SED_DELETE = re.compile(r"^([\d,$!\s]|/(?:\\.|[^/\\])*/)*d$")
@@ -48,30 +39,6 @@ _EDITOR = re.compile(r"^str_replace(_based_edit_tool|_editor)?$")
 
 
 @dataclass(frozen=True)
-class Command:
-    """One simple command: its words without quotes, `>`/`>>` targets, what it reads from a here-document, `|` before it."""
-
-    words: tuple[str, ...]
-    writes: tuple[tuple[str, bool], ...] = ()
-    body: str | None = None
-
-    @property
-    def program(self) -> str:
-        """Name of the program without its folder."""
-        return self.words[0].rpartition("/")[2] if self.words else ""
-
-    @property
-    def args(self) -> tuple[str, ...]:
-        """What follows the program."""
-        return self.words[1:]
-
-    @property
-    def paths(self) -> list[str]:
-        """Arguments that are not options."""
-        return [normal(w) for w in self.args if not w.startswith("-")]
-
-
-@dataclass(frozen=True)
 class Change:
     """One file changed, with the text added and removed.
 
@@ -85,75 +52,10 @@ class Change:
     removed: str = ""
 
 
-def normal(path: str) -> str:
-    """A path without `./` and without the folder a harness checks the repository out to."""
-    path = re.sub(r"^(\./)+", "", path.strip())
-    return re.sub(r"^/(testbed|repo|app|workspace/[^/]+|home/[^/]+/[^/]+)/", "", path)
-
-
 def same(one: str, other: str) -> bool:
     """Whether two normal paths can be the same file: equal, or one ends in the other, folder included."""
     short, long = sorted((one, other), key=len)
     return short == long or ("/" in short and long.endswith("/" + short.lstrip("/")))
-
-
-def commands(line: str) -> list[Command]:
-    """The simple commands of a shell line, in order."""
-    text = line[:_MOST].replace("\\\n", " ")
-    bodies = [m[4] for m in _HEREDOC.finditer(text)]
-    text = _HEREDOC.sub(r"<<\1\2\1\3", text)
-    found: list[Command] = []
-    words: list[str] = []
-    writes: list[tuple[str, bool]] = []
-    body: str | None = None
-    pending = ""
-    comment = False
-    for token in [*_TOKEN.finditer(text), None]:
-        op = token["op"] if token else "\n"
-        if op in _ENDS:
-            piped = op == "|"
-            if words or writes:
-                found.append(Command(tuple(_program(words)), tuple(writes), body))
-            words, writes, pending = [], [], ""
-            body = body if piped else None
-            comment = comment and op != "\n"
-        elif comment or token is None:
-            continue
-        elif op:
-            pending = op
-            if op.startswith("<<") and op != "<<<":
-                body = bodies.pop(0) if bodies else None
-        elif token["word"]:
-            word = token["word"]
-            if word.startswith("#"):
-                comment = True
-            elif pending:
-                if pending.endswith(">") and not pending.startswith("2") and not word.startswith("/dev/"):
-                    writes.append((normal(_unquoted(word)), pending.endswith(">>")))
-                pending = ""
-            else:
-                words.append(_unquoted(word))
-    return found
-
-
-def _unquoted(word: str) -> str:
-    return _QUOTED.sub(lambda m: next(g for g in m.groups() if g is not None), word)
-
-
-def _program(words: Sequence[str]) -> Sequence[str]:
-    """The words from the program on, without assignments and wrappers such as `timeout 5`."""
-    start = 0
-    while start < len(words) - 1 and _BEFORE.match(words[start]) and not (start == 0 and words[0].startswith("-")):
-        start += 1
-    return words[start:]
-
-
-def script(command: Command) -> str:
-    """The program text a command runs or writes: a here-document, or the argument of `-c`/`-e`."""
-    if command.body is not None:
-        return command.body
-    words = command.words
-    return next((words[i + 1] for i, w in enumerate(words[:-1]) if w in ("-c", "-e") and command.program != "sed"), "")
 
 
 def history(turns: Sequence[Turn]) -> Iterator[tuple[Turn, list[Command], list[Change]]]:
@@ -198,14 +100,17 @@ def _tool(text: str) -> list[Command]:
 def _changes(command: Command) -> Iterator[Change]:
     program, args, paths = command.program, command.args, command.paths
     for path, append in command.writes:
-        said = " ".join(args) if program in ("echo", "printf") else ""
-        yield Change(path, "append" if append else "create", command.body or said)
+        said = command.body or (" ".join(args) if program in ("echo", "printf") else "")
+        emptied = not (said or append) and (_EMPTIES.match(program) or not program)
+        yield Change(path, "delete" if emptied else "append" if append else "create", said)
     if program == "tee":
         for path in paths:
             yield Change(path, "append" if "-a" in args else "create", command.body or "")
     elif program in ("sed", "perl") and any(re.match(r"-\w*i|--in-place", a) for a in args):
         yield from _in_place([a for a in args if not a.startswith("-")])
-    elif program in ("rm", "unlink"):
+    elif program in ("ed", "ex"):
+        yield from (Change(path, "replace", command.body or "") for path in paths[-1:])
+    elif program in ("rm", "unlink", "truncate"):
         yield from (Change(path, "delete") for path in paths)
     elif program in ("mv", "cp") and len(paths) > 1:
         if program == "mv":
@@ -282,3 +187,5 @@ def _scripted(text: str) -> Iterator[Change]:
         direct = named if len(named) == 1 else set()
     for path in sorted(direct):
         yield Change(normal(path), "rewrite", text)
+    for gone in _DELETED.finditer(text):
+        yield Change(normal(gone[1] or gone[2]), "delete")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-from stepwell.critics.edits import Command, script
+from stepwell.critics.deterministic import short
+from stepwell.critics.shell import Command, script
 from stepwell.critics.turns import Turn
 
 _FORGE = re.compile(
@@ -15,7 +16,9 @@ _FORGE = re.compile(
     r"\b[^\s'\"<>)]*",
     re.IGNORECASE,
 )
-_FETCHES = re.compile(r"urlopen|urlretrieve|requests\.(get|Session)|httpx\.|aiohttp|\bcurl\b|\bwget\b|git\W+clone")
+_FETCHES = re.compile(
+    r"urlopen|urlretrieve|requests\.(get|Session)|httpx\.|aiohttp|\bfetch\(|\bcurl\b|\bwget\b|git\W+clone"
+)
 _LOCAL = re.compile(r"^(\.|/|~|file:|https?://(localhost|127\.|0\.0\.0\.0|\[::1\]))")
 _NO_NETWORK = re.compile(
     r"could not resolve|couldn't connect|connection (refused|timed out)|network is unreachable|name resolution"
@@ -67,9 +70,3 @@ def worked(turn: Turn) -> bool:
     output = turn.output or ""
     fails = turn.tool_failed or turn.exit_code not in (None, 0) or re.match(r"\s*(fatal|error):", output)
     return not fails and not _NO_NETWORK.search(output[:2000])
-
-
-def short(text: str, limit: int = 120) -> str:
-    """One line of at most so many characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from stepwell.critics.edits import Command
+from stepwell.critics.shell import Command
 from stepwell.critics.turns import Turn
 
 _ALL = re.compile(r"--(all|branches|remotes|tags|reflog|alternate-refs|walk-reflogs)\b|-g$")

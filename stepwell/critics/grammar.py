@@ -52,6 +52,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, get_args
 
 from stepwell.critics.form_judgment import CritiqueForm, VerifierForm
@@ -96,7 +97,8 @@ def read(kind: Kind, text: str, *, taxonomy: Taxonomy | None = None, steps: Sequ
     if objects:
         exact = objects == [form.document(reading)] and not rest.strip()
     else:
-        exact = _lines(reply) == _lines(form.write(reading))
+        canonical = form.write(reading)
+        exact = reply.strip() == canonical or _lines(reply) == _lines(canonical)
     if exact and not facts.repairs:
         return reading
     problems = dict.fromkeys(facts.repairs or ["its form differs from the grammar"])
@@ -136,7 +138,7 @@ def sketch(kind: Kind, taxonomy: Taxonomy | None = None) -> str:
 
 def _form(kind: Kind, taxonomy: Taxonomy | None, steps: Sequence[int]) -> Form:
     if kind == "steer":
-        return SteerForm(taxonomy or load())
+        return _steer(taxonomy or load())
     if kind == "steps":
         return StepsForm(steps)
     if kind == "critique":
@@ -144,6 +146,9 @@ def _form(kind: Kind, taxonomy: Taxonomy | None, steps: Sequence[int]) -> Form:
     if kind == "verifier":
         return VerifierForm()
     raise UnknownName("kind of critic", kind, KINDS, "A prompt file says its kind.")
+
+
+_steer = lru_cache(maxsize=32)(SteerForm)
 
 
 def _lines(text: str) -> list[str]:

@@ -13,16 +13,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from stepwell.chat import Backend, Completion, Failure
 from stepwell.critics.cache import Completions, place
 from stepwell.critics.context import Request
+from stepwell.critics.due import alone, finished_key, pending
 from stepwell.critics.model_critic import (
     Due,
     ModelCritic,
@@ -35,10 +33,9 @@ from stepwell.critics.model_critic import (
     walk,
 )
 from stepwell.critics.run import superseding
-from stepwell.critics.streams import COLUMNS, KINDS, Feedback, Stream, streams
-from stepwell.errors import StepwellError, UsageError
+from stepwell.critics.streams import COLUMNS, Feedback, Stream, streams
+from stepwell.errors import UsageError
 from stepwell.event import Event
-from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.spending import Purse
@@ -110,7 +107,7 @@ def judge(
     if version is None:
         return report
     path = cache or place(lake)
-    with Completions(path) as completions, _alone(path, critic):
+    with Completions(path) as completions, alone(path, critic):
         mark = finished_key(lake, critic, corpora)
         ids = pending(log, version, completions.finished(mark), corpora)
         report.n_trajectories = len(ids)
@@ -119,35 +116,6 @@ def judge(
         if report.complete and not run.refused:
             completions.finish(mark, version)
     return report
-
-
-@contextmanager
-def _alone(path: Path, critic: ModelCritic) -> Iterator[None]:
-    """Keep a second process from paying for the same calls."""
-    try:
-        with FileLock(f"{path}-{digest(critic.id)[:12]}.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise StepwellError(f"another process is judging with {critic.id}; wait for it, or stop it.") from error
-
-
-def pending(log: EventLog, version: int, since: int | None, corpora: Sequence[str] | None) -> list[str]:
-    """Trajectories of these corpora with something to judge that changed after version `since`, sorted."""
-    if since is not None and since > version:
-        since = None
-    ids = log.changed(since, version, KINDS)
-    if corpora is None or not ids:
-        return ids
-    kinds = ("action", "attempt", "end")
-    rows = log.read(version, corpora=corpora, kinds=kinds, columns=["trajectory_id"])
-    return sorted(set(ids) & set(rows.column(0).to_pylist()))
-
-
-def finished_key(lake: Lake, critic: ModelCritic, corpora: Sequence[str] | None) -> str:
-    """Identity of 'this critic has judged all of these corpora of this very table'."""
-    handle = lake.create("events")
-    where = None if corpora is None else sorted(set(corpora))
-    return digest(str(handle.metadata().id), critic.identity, critic.settings.__dict__, critic.samples, where)
 
 
 class _Run:

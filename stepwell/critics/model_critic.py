@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from stepwell.chat import Call, Completion
+from stepwell.critics.bounds import bounded, text_limit
 from stepwell.critics.context import FORMAT, History, Point, Request, Settings, build, feedback, key_of, points
 from stepwell.critics.grammar import json_schema, read
 from stepwell.critics.prompts import Prompt
@@ -41,7 +42,8 @@ class ModelCritic:
 
     `context`: tokens the model can hold, prompt and reply together; `max_tokens`: the longest reply. With a `temperature`
     above 0 candidate i of `samples` has the seed `seed` + i. `structured` asks the server for JSON of the grammar's
-    schema. Raises UsageError for settings that cannot work.
+    schema; `text_limit` bounds its free texts in characters (None: to what `max_tokens` can hold, 0: not at all, as not
+    every hosted server takes bounds). Raises UsageError for settings that cannot work.
     """
 
     prompt: Prompt
@@ -54,6 +56,7 @@ class ModelCritic:
     samples: int = 1
     seed: int = 0
     structured: bool = False
+    text_limit: int | None = None
     history: History = "own"
     budget_from: float = Settings.budget_from
     counter: Counter = ESTIMATE
@@ -62,6 +65,8 @@ class ModelCritic:
     def __post_init__(self) -> None:
         if self.k < 1 or self.samples < 1:
             raise UsageError(f"every {self.k} steps, {self.samples} samples: both must be 1 or more.")
+        if self.text_limit is not None and self.text_limit < 0:
+            raise UsageError(f"a text limit of {self.text_limit} characters; allowed: 1 or more, 0 for none.")
         if self.samples > 1 and self.temperature <= 0:
             raise UsageError(f"{self.samples} samples at temperature 0 are all the same; give --temperature 0.7.")
         if self.context <= self.max_tokens:
@@ -103,7 +108,8 @@ class ModelCritic:
     @cached_property
     def sampling(self) -> dict[str, Any]:
         """How replies are drawn, the same for every call."""
-        drawn = {"seed": self.seed} if self.temperature > 0 else {}
+        drawn: dict[str, Any] = {"seed": self.seed} if self.temperature > 0 else {}
+        drawn |= {"text_limit": self.text_limit or "auto"} if self.structured and self.text_limit != 0 else {}
         return {"temperature": self.temperature, "max_tokens": self.max_tokens, "structured": self.structured, **drawn}
 
     @cached_property
@@ -117,15 +123,26 @@ class ModelCritic:
 
     def call(self, request: Request, candidate: int) -> Call:
         """The call for one candidate."""
-        schema = json_schema(self.prompt.kind, taxonomy=self.taxonomy, steps=request.steps) if self.structured else None
+        schema = self._schema(request.steps) if self.structured else None
         seed = self.seed + candidate if self.temperature > 0 else None
         verifier = self.prompt.kind == "verifier"
-        return Call(request.messages, self.max_tokens, self.temperature, seed, schema, verifier)
+        return Call(request.messages, self.max_tokens, self.temperature, seed, schema=schema, yes_no=verifier)
+
+    def _schema(self, steps: Sequence[int]) -> dict[str, Any]:
+        schema = json_schema(self.prompt.kind, taxonomy=self.taxonomy, steps=steps)
+        limit = text_limit(schema, self.max_tokens) if self.text_limit is None else self.text_limit
+        return bounded(schema, limit) if limit else schema
 
 
 def call_key(key: str, candidate: int) -> str:
     """Under which a completion is kept."""
     return sha256(f"{key}:{candidate}")
+
+
+def kept_under(verdict: Mapping[str, Any]) -> str | None:
+    """The key of the completion a verdict (a row) was read from, for `Completions.forget`; None where no model made it."""
+    key = orjson.loads(verdict["extra"] or "{}").get("key")
+    return None if key is None else call_key(key, verdict["verdict"]["candidate"])
 
 
 @dataclass(frozen=True)
@@ -182,9 +199,12 @@ def guidance(due: Due, new: Mapping[int, Sequence[Event]]) -> Feedback | None:
 
 
 def verdicts(
-    critic: ModelCritic, stream: Stream, due: Due, candidate: int, completion: Completion, version: int
+    critic: ModelCritic, stream: Stream, due: Due, candidate: int, completion: Completion, version: int | None
 ) -> list[Event]:
-    """A reply as verdict events: one, or one a step (kind steps), where the first alone carries the reply and its usage."""
+    """A reply as verdict events: one, or one a step (kind steps), where the first alone carries the reply and its usage.
+
+    `version` of `events` is None where the trajectory still grows.
+    """
     request, kind = due.request, critic.prompt.kind
     assert isinstance(request, Request)
     reading = read(kind, completion.text, taxonomy=critic.taxonomy, steps=request.steps)

@@ -13,7 +13,8 @@ from pathlib import Path
 from stepwell.chat import Message
 from stepwell.critics.cache import Completions, place
 from stepwell.critics.context import Request
-from stepwell.critics.judging import READ_AT_ONCE, finished_key, pending
+from stepwell.critics.due import finished_key, pending
+from stepwell.critics.judging import READ_AT_ONCE
 from stepwell.critics.model_critic import ModelCritic, advance, call_key, guidance, verdicts, walk
 from stepwell.critics.streams import COLUMNS, Feedback, streams
 from stepwell.lake import Lake

@@ -28,6 +28,7 @@ _AGENT = re.compile(
 )
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)\w*[ \t]*$", re.MULTILINE)
 _NUMBER = re.compile(r"\(?[0-9]{1,3}[.)\]](?![0-9])\s*")
+_NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 EMPTY = frozenset({"", "none", "na", "null", "notapplicable", "nonedetected", "nil"})
 
 
@@ -201,7 +202,9 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def letters(text: str) -> str:
     """Only the letters, folded: what names and answers are compared by."""
-    return "".join(c for c in text.casefold() if c.isalpha())
+    if text.isascii():
+        return text.lower().encode().translate(None, _NO_LETTERS).decode()
+    return "".join(filter(str.isalpha, text.casefold()))
 
 
 def split_lines(text: str, inline: re.Pattern[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import pyarrow as pa
 
+from stepwell.critics.deterministic import short, verdict
 from stepwell.critics.taxonomy import load
 from stepwell.critics.turns import Trajectory, Turn, trajectories
 from stepwell.event import Event
@@ -21,6 +22,7 @@ POLICY = "rules@1"
 PRECEDENCE = ("mistake", "recover", "unnecessary", "good")
 """Which label a step gets when its findings differ: the first of these."""
 _STUCK = 3
+_QUOTED = 100  # characters of a command or an output that evidence quotes
 _SUB = re.compile(r"^sub\s+(\S+)\s+(?:'([^']*)'|\"([^\"]*)\"|(\S+))\s+(?:'([^']*)'|\"([^\"]*)\"|(\S+))$")
 _SED = re.compile(r"^sed\s+-i\s+(['\"])(\d+)s([/|#,])([\w .=<>!:()]+)\3([\w .=<>!:()]+)\3\1\s+(\S+)$")
 
@@ -49,7 +51,7 @@ def repeated_action(turns: Sequence[Turn]) -> Iterator[Finding]:
         if turn.normal and before and not turn.changed_state:
             steps = (*(t.step for t in before), turn.step)
             stuck = len(steps) >= _STUCK
-            text = f"`{_short(turn.normal)}` was run {len(steps)} times with the same result and no change in between"
+            text = f"`{short(turn.normal, _QUOTED)}` was run {len(steps)} times with the same result and no change in between"
             label = "mistake" if stuck else "unnecessary"
             yield Finding(turn.step, "repeated_action", "step_repetition", 1 + stuck, label, text, steps)
         if turn.changed_state:
@@ -63,7 +65,7 @@ def failed_edit(turns: Sequence[Turn]) -> Iterator[Finding]:
     for turn in turns:
         if turn.edit_failed:
             code = "" if turn.exit_code is None else f" (exit code {turn.exit_code})"
-            text = f"the edit failed{code}: {_short(turn.output or '')}"
+            text = f"the edit failed{code}: {short(turn.output or '', _QUOTED)}"
             yield Finding(turn.step, "failed_edit", "tool_selection", 1, "mistake", text, (turn.step,))
 
 
@@ -71,7 +73,7 @@ def format_error(turns: Sequence[Turn]) -> Iterator[Finding]:
     """A reply from which nothing could be executed."""
     for turn in turns:
         if turn.malformed:
-            text = f"nothing could be executed: {_short(turn.parse_error or '')}"
+            text = f"nothing could be executed: {short(turn.parse_error or '', _QUOTED)}"
             yield Finding(turn.step, "format_error", "task_specification", 1, "mistake", text, (turn.step,))
 
 
@@ -104,8 +106,8 @@ def ignored_error(turns: Sequence[Turn]) -> Iterator[Finding]:
             continue
         again = turn.normal == failed.normal
         if again or not (turn.is_inspection or _related(failed, turn)):
-            what = "runs the same command again" if again else f"goes on with `{_short(turn.normal)}`"
-            text = f"step {failed.step} failed ({_short(failed.output or 'no output')}) and this step {what}"
+            what = "runs the same command again" if again else f"goes on with `{short(turn.normal, _QUOTED)}`"
+            text = f"step {failed.step} failed ({short(failed.output or 'no output', _QUOTED)}) and this step {what}"
             label = "mistake" if again or turn.is_edit or turn.is_submit else "unnecessary"
             points = (failed.step, turn.step)
             yield Finding(turn.step, "ignored_error", "information_processing", 1, label, text, points)
@@ -171,32 +173,20 @@ def _verdicts(trajectory: Trajectory) -> Iterator[Event]:
     found = findings(trajectory.turns)
     for turn in trajectory.turns:
         here = [f for f in found if f.step == turn.step]
-        payload = {
-            "scope": "step",
+        detections = [
+            {
+                "category": f.category,
+                "evidence": f"{f.rule}: {f.evidence} (steps {', '.join(map(str, f.points_to))})",
+                "recovery": taxonomy[f.category].recovery if f.category else None,
+            }
+            for f in here
+        ]
+        said = {
             "label": min((f.label for f in here), key=PRECEDENCE.index, default="good"),
             "severity": max((f.severity for f in here), default=0),
-            "detections": [
-                {
-                    "category": f.category,
-                    "evidence": f"{f.rule}: {f.evidence} (steps {', '.join(map(str, f.points_to))})",
-                    "recovery": taxonomy[f.category].recovery if f.category else None,
-                }
-                for f in here
-            ],
-            "parse_status": "ok",
-            "taxonomy_id": taxonomy.id,
+            "detections": detections,
         }
-        yield Event(
-            kind="verdict",
-            trajectory_id=trajectory.trajectory_id,
-            corpus=trajectory.corpus,
-            actor="critic",
-            policy=POLICY,
-            step=turn.step,
-            caused_by=turn.action_id,
-            payload=payload,
-            discriminator=trajectory.seen,
-        )
+        yield verdict(POLICY, taxonomy, trajectory, (turn.step, turn.action_id), said)
 
 
 def _returns(changes: Sequence[Turn]) -> bool:
@@ -229,8 +219,3 @@ def _corrects(failed: Turn, turn: Turn) -> bool:
     if failed.is_edit:
         return turn.is_edit
     return not turn.is_inspection and _related(failed, turn)
-
-
-def _short(text: str, limit: int = 100) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."

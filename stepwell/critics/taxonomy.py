@@ -31,7 +31,7 @@ class Category:
     name: str
     definition: str
     recovery: str
-    crosswalk: dict[str, str] = field(default_factory=dict)
+    crosswalk: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -24,7 +24,7 @@ from stepwell.log import EventLog, in_order
 from stepwell.recipe import Mask
 
 COLUMNS = (
-    "event_id", "corpus", "trajectory_id", "step", "kind", "policy", "recorded_at", "verdict", "outcome", "mask",
+    "event_id", "corpus", "trajectory_id", "step", "kind", "policy", "recorded_at", "turn", "verdict", "outcome", "mask",
     "retraction",
 )  # fmt: skip
 """Columns of `events` that `decide` reads."""
@@ -64,8 +64,8 @@ class MaskRule:
     @property
     def id(self) -> str:
         """Canonical identity with every parameter that matters; the `mask_rule` and policy of its events."""
-        if self.name == "all":
-            return "all@1"
+        if self.name in ("all", "student"):
+            return f"{self.name}@1"
         parameters = f"critic={self.critic},mask={'+'.join(self.mask)},resolved={self.resolved}"
         return f"{self.name}@1({parameters}{f',seed={self.seed}' if self.name == 'random' else ''})"
 
@@ -104,12 +104,13 @@ class Decision:
 
 @dataclass(frozen=True)
 class Stream:
-    """What a rule sees of a trajectory: action ids by step, verdicts of its critic, and the last grading."""
+    """What a rule sees of a trajectory: action ids by step, verdicts of its critic, the last grading, and who acted."""
 
     trajectory_id: str
     actions: dict[int, str]
     verdicts: dict[int, tuple[str, str | None]]
     outcome: tuple[str, bool] | None
+    turns: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
 Decisions = dict[int, Decision]
@@ -148,7 +149,24 @@ def _all(stream: Stream, rule: MaskRule) -> Decisions:
     return {step: Decision(1.0, "all", (action,), action) for step, action in stream.actions.items()}
 
 
-RULES: dict[str, Callable[[Stream, MaskRule], Decisions]] = {"srft": _srft, "random": _random, "all": _all}
+def _student(stream: Stream, rule: MaskRule) -> Decisions:
+    """The teacher's turns count, the student's do not (OEC, METHODS.md 4); who acted must be known of every turn."""
+    if not stream.turns.keys() >= stream.actions.keys():
+        return {}
+    decisions = {}
+    for step in stream.actions:
+        event, chosen = stream.turns[step]
+        reason = "student_turn" if chosen == "agent" else "teacher_turn"
+        decisions[step] = Decision(float(chosen == "teacher"), reason, (event,), event)
+    return decisions
+
+
+RULES: dict[str, Callable[[Stream, MaskRule], Decisions]] = {
+    "srft": _srft,
+    "random": _random,
+    "all": _all,
+    "student": _student,
+}
 
 
 @dataclass(frozen=True)
@@ -200,7 +218,7 @@ def _new(events: pa.Table, rule: MaskRule) -> tuple[list[Event], list[Event]]:
 
 
 def _streams(events: pa.Table) -> Iterator[list[dict[str, Any]]]:
-    kinds = pa.array(["action", "verdict", "outcome", "mask", "retraction"])
+    kinds = pa.array(["turn", "action", "verdict", "outcome", "mask", "retraction"])
     rows = in_order(events.select(COLUMNS).filter(pc.is_in(events.column("kind"), kinds))).to_pylist()
     for _, group in groupby(rows, key=lambda row: str(row["trajectory_id"])):
         yield list(group)
@@ -215,7 +233,7 @@ def _masks(rows: Sequence[dict[str, Any]], rule: MaskRule) -> Iterator[Event]:
     gone = _gone(rows)
     if None in gone:
         return
-    live = [r for r in rows if r["event_id"] not in gone and r["kind"] in ("action", "verdict", "outcome")]
+    live = [r for r in rows if r["event_id"] not in gone and r["kind"] in ("turn", "action", "verdict", "outcome")]
     actions = {r["step"]: r["event_id"] for r in live if r["kind"] == "action" and r["step"] is not None}
     verdicts: dict[int, tuple[str, str | None]] = {}
     for r in sorted(live, key=lambda r: ((r["verdict"] or {}).get("candidate") or 0, r["event_id"]), reverse=True):
@@ -226,9 +244,10 @@ def _masks(rows: Sequence[dict[str, Any]], rule: MaskRule) -> Iterator[Event]:
     graded = [r for r in live if r["outcome"] and (r["outcome"]["subject"] or "trajectory") == "trajectory"]
     last = max(graded, key=lambda r: (r["outcome"]["rerun"] or 0, r["recorded_at"], r["event_id"])) if graded else None
     outcome = None if last is None else (last["event_id"], bool(last["outcome"]["resolved"]))
-    stream = Stream(rows[0]["trajectory_id"], actions, verdicts, outcome)
+    turns = {r["step"]: (r["event_id"], r["turn"]["chosen"]) for r in live if r["kind"] == "turn"}
+    stream = Stream(rows[0]["trajectory_id"], actions, verdicts, outcome, turns)
     inputs = digest(sorted(actions.items()), sorted(verdicts.items()), outcome)
     for step, d in sorted(RULES[rule.name](stream, rule).items()):
         payload = {"mask_rule": rule.id, "weight": d.weight, "reason": d.reason, "evidence": list(d.evidence)}
         where = (stream.trajectory_id, rows[0]["corpus"], "system", payload, step, rule.id)
-        yield Event("mask", *where, caused_by=d.cause, discriminator="" if rule.name == "all" else inputs)
+        yield Event("mask", *where, caused_by=d.cause, discriminator="" if rule.name in ("all", "student") else inputs)

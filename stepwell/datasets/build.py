@@ -17,18 +17,19 @@ import pyarrow.compute as pc
 
 from schemas.datasets import DATASET
 from schemas.kinds import UNFINISHED
-from stepwell.conversation import READS, Conversation, conversations
-from stepwell.datasets.methods import Dropped, method
+from stepwell.conversation import Conversation
+from stepwell.datasets.cases import COLUMNS, Case, Dropped, Found, Sample, found
+from stepwell.datasets.methods import PER_TURN, method, repeats
 from stepwell.errors import RecipeError
 from stepwell.fold import fold_trajectories
 from stepwell.ids import canonical, digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Recipe
+from stepwell.recipe import DatasetSettings, Recipe
 from stepwell.rendering import Renderer
 from stepwell.verdicts import excluded
 
-_ALSO = ("occurred_at", "recorded_at", "usage", "task", "start", "end", "outcome", "verdict")
+_ALSO = ("occurred_at", "recorded_at", "task", "start", "end", "outcome", "verdict")
 
 
 @dataclass
@@ -87,7 +88,7 @@ def build(
     funnel = Funnel()
     parts: list[pa.Table] = []
     done = 0
-    for events in log.batches(ids, version, columns=[*READS, *_ALSO]):
+    for events in log.batches(ids, version, columns=[*COLUMNS, *_ALSO]):
         rows = _derive(events, recipe, renderer, mask_rule, funnel)
         if rows:
             parts.append(pa.Table.from_pylist(rows, DATASET.schema))
@@ -104,66 +105,82 @@ def _derive(
     events: pa.Table, recipe: Recipe, renderer: Renderer, mask_rule: str, funnel: Funnel
 ) -> list[dict[str, Any]]:
     assert recipe.source is not None
+    assert recipe.dataset is not None
     folded = pl.DataFrame(fold_trajectories(events))
     kept = folded.filter(pl.sql_expr(recipe.source.where)) if len(folded) else folded
     facts = {
         r["trajectory_id"]: r for r in kept.select("trajectory_id", "resolved", "task_id", "exit_status").to_dicts()
     }
     out = {} if recipe.source.exclude is None else excluded(events, recipe.source.exclude)
-    rows = []
-    for chat in conversations(events):
+    rows: list[dict[str, Any]] = []
+    for one in found(events, recipe.dataset.method in PER_TURN):
+        chat = one.chat
         funnel.count("in", trajectories=1, steps=len(chat.steps))
         why = out.get(chat.trajectory_id)
-        row = Dropped(why) if why else _row(chat, facts.get(chat.trajectory_id), recipe, renderer, mask_rule)
-        if isinstance(row, Dropped):
-            funnel.count(f"dropped: {row.reason}", trajectories=1, steps=len(chat.steps))
+        chosen = Dropped(why) if why else _chosen(one, facts.get(chat.trajectory_id), recipe.dataset, mask_rule)
+        if isinstance(chosen, Dropped):
+            funnel.count(f"dropped: {chosen.reason}", trajectories=1, steps=len(chat.steps))
             continue
-        funnel.count("out", trajectories=1, steps=len(chat.steps), tokens=row["n_tokens"])
-        funnel.count("masked", steps=row["n_masked_steps"])
-        funnel.count("trained", steps=len(chat.steps) - row["n_masked_steps"], tokens=row["n_trained_tokens"])
-        rows.append(row)
+        task = facts[chat.trajectory_id]["task_id"] or ""
+        made = [_row(sample, chat, task, recipe, renderer) for sample in chosen]
+        kept_rows = [row for row in made if not isinstance(row, Dropped)]
+        left = [(s, row.reason) for s, row in zip(chosen, made, strict=True) if isinstance(row, Dropped)]
+        if not kept_rows:
+            funnel.count(f"dropped: {left[0][1]}", trajectories=1, steps=len(chat.steps))
+            continue
+        for sample, reason in left:
+            funnel.count(f"part dropped: {reason}", steps=int(sum(sample.weights)))
+        trained = {s for r in kept_rows for s, w in zip(r["steps"], r["weights"], strict=True) if w}
+        funnel.count("out", trajectories=1, steps=len(chat.steps), tokens=sum(r["n_tokens"] for r in kept_rows))
+        funnel.count("masked", steps=len(chat.steps) - len(trained))
+        funnel.count("trained", steps=len(trained), tokens=sum(r["n_trained_tokens"] for r in kept_rows))
+        rows += kept_rows
     return rows
 
 
-def _row(
-    chat: Conversation, facts: dict[str, Any] | None, recipe: Recipe, renderer: Renderer, mask_rule: str
-) -> dict[str, Any] | Dropped:
-    assert recipe.dataset is not None
+def _chosen(
+    one: Found, facts: dict[str, Any] | None, settings: DatasetSettings, mask_rule: str
+) -> list[Sample] | Dropped:
+    """What the method makes of a trajectory that may be learnt from."""
     if facts is None:
         return Dropped("filtered by source.where")
-    if not chat.steps:
+    if not one.chat.steps:
         return Dropped("no recorded steps")
     if facts["exit_status"] in UNFINISHED:
         return Dropped("not finished: it says nothing about the policy")
-    if any("tool_calls" in m for m in chat.messages):
+    if any("tool_calls" in m for m in one.chat.messages):
         return Dropped("tool calls are not rendered yet")
-    chosen = method(recipe.dataset.method)(chat, facts["resolved"], mask_rule)
-    if isinstance(chosen, Dropped):
-        return chosen
-    rendered = renderer.encode(chat.messages, chosen.weights)
+    case = Case(one.chat, facts["resolved"], mask_rule, settings, one.interrupted, one.prompts, one.labels)
+    if settings.max_repeats is not None and repeats(case) > settings.max_repeats:
+        return Dropped(f"says the same more than {settings.max_repeats} times in a row")
+    return method(settings.method)(case)
+
+
+def _row(sample: Sample, chat: Conversation, task: str, recipe: Recipe, renderer: Renderer) -> dict[str, Any] | Dropped:
+    assert recipe.dataset is not None
+    rendered = renderer.encode(sample.messages, sample.weights)
     if len(rendered.input_ids) > recipe.dataset.max_length:
         return Dropped(f"longer than {recipe.dataset.max_length} tokens")
     if not rendered.n_trained:
         return Dropped("no token to train")
-    task = facts["task_id"] or ""
     return {
-        "row_id": digest(recipe.dataset.method, chat.trajectory_id, chosen.weights, chat.event_ids),
+        "row_id": digest(recipe.dataset.method, chat.trajectory_id, sample.weights, sample.event_ids),
         "recipe": recipe.name,
         "method": recipe.dataset.method,
         "split": "held_out" if _share(task or chat.trajectory_id) < recipe.dataset.held_out else "train",
         "trajectory_id": chat.trajectory_id,
         "corpus": chat.corpus,
         "task_id": task,
-        "messages": canonical(chat.messages).decode("utf-8"),
-        "steps": chat.steps,
-        "weights": chosen.weights,
-        "event_ids": chat.event_ids,
-        "mask_event_ids": chosen.mask_event_ids,
+        "messages": canonical(sample.messages).decode("utf-8"),
+        "steps": sample.steps,
+        "weights": sample.weights,
+        "event_ids": sample.event_ids,
+        "mask_event_ids": sample.evidence,
         "input_ids": rendered.input_ids,
         "labels": rendered.labels,
         "n_tokens": len(rendered.input_ids),
         "n_trained_tokens": rendered.n_trained,
-        "n_masked_steps": chosen.weights.count(0.0),
+        "n_masked_steps": sample.weights.count(0.0),
     }
 
 
@@ -181,6 +198,10 @@ def _seal(lake: Lake, recipe: Recipe, renderer: Renderer, rows: pa.Table, versio
         "events_version": str(version),
         "recipe": recipe.name,
         "recipe_hash": recipe.hash,
+        "base_model": recipe.base_model,
+        "source": canonical(recipe.source and recipe.source.model_dump(mode="json")).decode(),
+        "settings": canonical(recipe.dataset and recipe.dataset.model_dump(mode="json")).decode(),
+        "dagger": canonical(recipe.dagger and recipe.dagger.model_dump(mode="json")).decode(),
         "funnel": canonical(funnel.rows()).decode(),
         **renderer.hashes,
     }

@@ -1,4 +1,4 @@
-"""Proof that the tokens trained on are the steps chosen: decode the trained spans and compare."""
+"""Proof that the tokens trained on are the steps chosen: decode the trained spans and compare, with the row and the log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from stepwell.lake import Lake
+from stepwell.log import EventLog
 from stepwell.rendering import IGNORE, Renderer
 
 
@@ -25,14 +28,35 @@ class Verified:
         return self.n_rows > 0 and not self.problems
 
 
-def verify(rows: pa.Table, renderer: Renderer) -> Verified:
-    """Check every row of a dataset against its messages, steps and weights."""
+def verify(rows: pa.Table, renderer: Renderer, lake: Lake | None = None) -> Verified:
+    """Check every row of a dataset against its messages, steps and weights, and, with the lake, against its events."""
     result = Verified()
-    columns = ["row_id", "messages", "weights", "input_ids", "labels"]
+    columns = ["row_id", "method", "messages", "weights", "input_ids", "labels"]
     for row in rows.select(columns).to_pylist():
         result.n_rows += 1
         result.problems += [f"row {row['row_id']}: {p}" for p in _problems(row, renderer, result)]
+    if lake is not None:
+        result.problems += _unsaid(rows, lake)
     return result
+
+
+def _unsaid(rows: pa.Table, lake: Lake) -> Iterable[str]:
+    """Trained replies that are not the text of their event."""
+    trained = [
+        (row["row_id"], event, reply["content"])
+        for row in rows.select(["row_id", "messages", "weights", "event_ids"]).to_pylist()
+        for reply, weight, event in zip(
+            _replies(json.loads(row["messages"])), row["weights"], row["event_ids"], strict=True
+        )
+        if weight
+    ]
+    ids = sorted(set(rows.column("trajectory_id").to_pylist()))
+    columns = ["event_id", "kind", "action", "label"]
+    said: dict[str, str] = {}
+    for events in EventLog(lake).batches(ids, columns=columns):
+        kept = events.filter(pc.is_in(events.column("kind"), pa.array(["action", "label"])))
+        said |= {r["event_id"]: r[r["kind"]]["text"] or "" for r in kept.to_pylist()}
+    return [f"row {row}: {text!r} is not what event {e} says" for row, e, text in trained if said.get(e) != text]
 
 
 def _problems(row: dict[str, object], renderer: Renderer, result: Verified) -> Iterable[str]:
@@ -53,10 +77,18 @@ def _problems(row: dict[str, object], renderer: Renderer, result: Verified) -> I
     result.n_spans += len(runs)
     decoded = [renderer.tokenizer.decode(run[:-1], skip_special_tokens=False) for run in runs]
     closings = {renderer.tokenizer.id_to_token(run[-1]) for run in runs}
+    one = row["method"] == "dagger" and not any(weights[:-1])
+    if one and ids[: _first(labels)] != renderer.prompt_ids(messages[:-1]):
+        yield "the tokens before the reply are not those of the prompt a policy is sent"
     if [d.strip() for d in decoded] != [c.strip() for c in chosen]:
         yield f"trained spans {decoded[:2]!r}... are not the chosen replies {chosen[:2]!r}..."
     if len(closings) > 1 or not closings <= {t.content for t in renderer.tokenizer.get_added_tokens_decoder().values()}:
         yield f"replies do not end in one closing token: {sorted(map(str, closings))}"
+
+
+def _first(labels: list[int]) -> int:
+    """Place of the first trained token."""
+    return next((i for i, label in enumerate(labels) if label != IGNORE), len(labels))
 
 
 def _replies(messages: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -29,13 +29,15 @@ _EVENTS, _SECONDS = 2_000, 3.0  # events are written when there are so many, or 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One rollout: its identity, the environment it is played in, the seed of scripted chance, its `start` payload, and the
-    turns of another trajectory that are taken again before the agent acts."""
+    """One rollout: its identity, the environment it is played in, the seed of scripted chance, its `start` payload, the key
+    its draws follow from (default: the identity; arms to be compared share one), and the turns of another trajectory that are
+    taken again before the agent acts."""
 
     identity: str
     open: Callable[[], Environment]
     seed: int
     start: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
     prefix: Sequence[Replayed] = ()
 
 
@@ -121,19 +123,21 @@ def collect(
     while another process collects this corpus.
     """
     with lake.alone(f"rollout-{corpus}", f"collecting {corpus}"):
-        run = _Run(lake, corpus, setting, parallel, Purse(max_cost), max_steps, progress or (lambda _: None))
+        run = Run(lake, corpus, setting, parallel, Purse(max_cost), max_steps, progress or (lambda _: None))
         asyncio.run(run.run(wanted))
     return run.report
 
 
-class _Run:
+class Run:
+    """The driver of one collection; another kind of rollout takes the place of `_one`."""
+
     def __init__(
         self, lake: Lake, corpus: str, setting: Callable[[Crowd], Setting], parallel: int, purse: Purse,
         max_steps: int | None, progress: Callable[[Report], None],
     ) -> None:  # fmt: skip
         self.log, self.corpus, self.make, self.parallel = EventLog(lake), corpus, setting, parallel
         self.purse, self.max_steps, self.progress = purse, max_steps, progress
-        self.report = Report()
+        self.report = Report(costs=purse.costs)
         self.live: dict[str, Record] = {}
         self.done: list[Record] = []
         self.began = self.wrote = time.monotonic()
@@ -207,15 +211,17 @@ class _Run:
         else:
             try:
                 runner = EpisodeRunner(
-                    env, max_turns=setting.max_turns, scaffold=setting.scaffold, key=wanted.identity, seed=wanted.seed
+                    env,
+                    max_turns=setting.max_turns,
+                    scaffold=setting.scaffold,
+                    key=wanted.key or wanted.identity,
+                    seed=wanted.seed,
                 )
                 mixing = {"iteration": setting.mixing.iteration} if setting.mixing else {}
                 limits = {"step_limit": setting.max_turns, "cost_limit_usd": setting.cost_limit_usd}
                 start = {"model": setting.agent.name, **limits, **mixing, **wanted.start}
                 record.open(env, setting.scaffold, start, runner.instruction)
-                wheel = Wheel(
-                    setting, record, executor, self.purse, self._halt, self._took, self.report.costs, wanted.prefix
-                )
+                wheel = Wheel(setting, record, executor, self.purse, self._halt, self._took, wanted.prefix)
                 await wheel.play(env, runner)
             finally:
                 await loop.run_in_executor(executor, env.__exit__, None, None, None)

@@ -6,6 +6,8 @@ Belongs here: the schedules and the draw. Does not belong here: what the two say
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +20,20 @@ Chosen = Literal["agent", "teacher"]
 
 def uniform(key: str) -> float:
     """The draw of a key: uniform on [0, 1), the same everywhere."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+    # 53 bits, as a float holds no more: 64 would round up to 1 at times.
+    return (int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 11) / 2**53
+
+
+def z_score(betas: Sequence[float], taught: int) -> float:
+    """How far the number of turns the teacher took lies from its expectation, in standard deviations (METHODS.md K16).
+
+    With every beta 0 or 1 nothing is left to chance: 0 when as many as declared, else infinite.
+    """
+    away = taught - math.fsum(betas)
+    variance = math.fsum(beta * (1 - beta) for beta in betas)
+    if variance:
+        return away / math.sqrt(variance)
+    return 0.0 if abs(away) < 0.5 else math.copysign(math.inf, away)
 
 
 @dataclass(frozen=True)
@@ -60,9 +75,14 @@ class Schedule:
         for name in ("start", "step", "rate", "floor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} of a beta schedule is {getattr(self, name)}; it must lie between 0 and 1.")
+        for name in ("turns", "grow"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} of a beta schedule is {getattr(self, name)}; it must not be negative.")
 
     def beta(self, iteration: int) -> float | None:
-        """The probability in an iteration; None for a switch."""
+        """The probability in an iteration; None for a switch. Raises UsageError for an iteration below 1."""
+        if iteration < 1:
+            raise UsageError(f"iteration {iteration} of a beta schedule; iterations are numbered from 1.")
         if self.name == "switch":
             return None
         if self.name == "paper":

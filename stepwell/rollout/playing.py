@@ -6,10 +6,10 @@ Belongs here: the loop over turns. Does not belong here: how many are under way 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from schemas.kinds import UNFINISHED
 from stepwell.errors import SandboxError
@@ -20,20 +20,9 @@ from stepwell.rollout.policies import Policy, Reply, View
 from stepwell.rollout.record import Record
 from stepwell.rollout.scaffolds import Scaffold
 from stepwell.rollout.scaffolds.bash import BashScaffold
-from stepwell.spending import Purse
+from stepwell.spending import Overspent, Purse
 
 T = TypeVar("T")
-
-
-class Paid(Protocol):
-    """An answer that cost something, in US dollars."""
-
-    @property
-    def cost_usd(self) -> float:
-        """What it cost."""
-
-
-P = TypeVar("P", bound=Paid)
 
 
 class Companion(Protocol):
@@ -91,7 +80,7 @@ class Wheel:
     """The turns of one trajectory.
 
     `executor` runs commands, `purse` pays for calls, `halt` says why to stop, or None; `took` is told of every turn taken
-    (None) and of why the run cannot go on. `costs` counts US dollars by role; the turns of `prefix` are taken again first.
+    (None) and of why the run cannot go on. The turns of `prefix` are taken again first.
     """
 
     def __init__(
@@ -102,11 +91,10 @@ class Wheel:
         purse: Purse,
         halt: Callable[[], str | None],
         took: Callable[[str | None], Awaitable[None]],
-        costs: dict[str, float],
         prefix: Sequence[Replayed] = (),
     ) -> None:
         self.setting, self.record, self.executor, self.purse = setting, record, executor, purse
-        self.halt, self.took, self.costs, self.prefix = halt, took, costs, prefix
+        self.halt, self.took, self.prefix = halt, took, prefix
         self.same: list[bool] = []
 
     async def play(self, env: Environment, runner: EpisodeRunner) -> None:
@@ -125,7 +113,7 @@ class Wheel:
                 await self.took(None)
                 for companion in companions if not runner.finished else ():
                     await companion.after(self, runner, self.record)
-        except Stopped as reason:
+        except (Stopped, Overspent) as reason:
             await self.took(str(reason))
             runner.stop("aborted")
             detail = str(reason)
@@ -179,21 +167,7 @@ class Wheel:
 
     async def _ask(self, policy: Policy, view: View) -> Reply:
         role = "teacher" if policy is self.setting.teacher else "agent"
-        return await self.pay(role, policy.most_cost(view), policy.reply(view))
-
-    async def pay(self, role: str, most: float, asked: Coroutine[Any, Any, P]) -> P:
-        """What is asked for, paid for; raises Stopped when it could cost more than is left."""
-        if not await self.purse.reserve(most):
-            asked.close()
-            raise Stopped(f"another call could exceed the limit of {self.purse.limit} US dollars")
-        spent = 0.0
-        try:
-            answer = await asked
-            spent = answer.cost_usd
-        finally:
-            await self.purse.settle(most, spent)
-            self.costs[role] = self.costs.get(role, 0.0) + spent
-        return answer
+        return await self.purse.pay(role, policy.most_cost(view), policy.reply(view), lambda r: r.cost_usd)
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)

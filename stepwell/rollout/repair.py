@@ -201,7 +201,7 @@ class _Prepared:
 
 
 @functools.lru_cache(4096)
-def _prepare(function: Function) -> _Prepared:
+def prepare(function: Function) -> _Prepared:
     """Sample inputs for a function and find which of them tell each mutant from the original."""
     inputs = sample_inputs(function, random.Random(function.name))
     wants = evaluate(function.lines(), function.name, inputs)
@@ -216,7 +216,7 @@ def _prepare(function: Function) -> _Prepared:
     return _Prepared(tuple(", ".join(map(repr, args)) for args in inputs), tuple(wants), killers)
 
 
-def _hidden(prepared: _Prepared, rng: random.Random) -> list[int]:
+def hidden_of(prepared: _Prepared, rng: random.Random) -> list[int]:
     """Choose inputs that kill every live mutant (greedily), and two more."""
     chosen: list[int] = []
     order = list(range(len(prepared.inputs)))
@@ -231,7 +231,7 @@ def _hidden(prepared: _Prepared, rng: random.Random) -> list[int]:
 
 def _seedable(function: Function, difficulty: Difficulty) -> list[Mutation]:
     """List the bugs a function can be given: mutants that some input tells from the original."""
-    killers = _prepare(function).killers
+    killers = prepare(function).killers
     return [m for m in killers if not difficulty.one_token or m.short(function.body[m.body_line])]
 
 
@@ -263,7 +263,7 @@ def make_task(seed: int, families: Sequence[str], difficulty: Difficulty) -> Rep
     hidden: list[Case] = []
     bugs: list[Bug] = []
     for position, function in enumerate(functions):
-        prepared = _prepare(function)
+        prepared = prepare(function)
         lines = function.lines()
         killed: tuple[int, ...] = ()
         shows = False
@@ -286,7 +286,7 @@ def make_task(seed: int, families: Sequence[str], difficulty: Difficulty) -> Rep
         if killed:
             line = len(source) + 2 + mutation.body_line
             bugs.append(Bug(line, function.name, mutation.kind, mutation.old, mutation.new, shows))
-        for cases, indices in ((visible, picked), (hidden, _hidden(prepared, rng))):
+        for cases, indices in ((visible, picked), (hidden, hidden_of(prepared, rng))):
             cases += [Case(function.name, prepared.inputs[i], prepared.wants[i]) for i in indices]
         source += lines
         solution += function.lines()

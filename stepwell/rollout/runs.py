@@ -63,7 +63,10 @@ def repairs(
     world: World, split: str, n_tasks: int, seed: int, *, corpus: str, policy: str, run_id: str, attempts: int = 1,
     arm: str | None = None, chance: int | None = None,
 ) -> list[Wanted]:  # fmt: skip
-    """Rollouts on embedded repair tasks, attempt after attempt; `chance` seeds scripted policies (default: `seed`)."""
+    """Rollouts on embedded repair tasks, attempt after attempt; `chance` seeds scripted policies (default: `seed`).
+
+    Arms share the draws of each task and attempt: what differs between them is not chance.
+    """
     sandbox = Sandbox()
     wanted = []
     tasks = list(tasks_of(world, split, n_tasks, seed))
@@ -77,7 +80,8 @@ def repairs(
             drawn = random.Random(f"{seed if chance is None else chance}/{task.task_id}{again}").getrandbits(63)
             start = {"attempt": attempt, "run_id": run_id, "seed": seed, "arm": arm}
             identity = rollout_id(corpus, policy, task.task_id, seed, attempt, arm)
-            wanted.append(Wanted(identity, opened, drawn, start))
+            key = rollout_id(corpus, policy, task.task_id, seed, attempt)
+            wanted.append(Wanted(identity, opened, drawn, start, key))
     return wanted
 
 

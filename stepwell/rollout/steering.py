@@ -77,7 +77,8 @@ class Steered:
 
     async def _review(self, supervisor: Supervisor, wheel: Wheel, runner: EpisodeRunner, record: Record) -> None:
         n = len(runner.turns)
-        critique = await wheel.pay("critic", supervisor.most_cost(record.events), supervisor.review(record.events))
+        most, asked = supervisor.most_cost(record.events), supervisor.review(record.events)
+        critique = await wheel.purse.pay("critic", most, asked, lambda c: c.cost_usd)
         record.events += critique.events
         payload = {"verdict_id": critique.verdict_id, "role": "user", "active_from": n}
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from schemas.kinds import LABELS
 from stepwell.bootstrap import Array, Figure, Sums, figures
-from stepwell.critics.audit import agreement, calibration, intervention
+from stepwell.critics.audit import agreement, calibration, intervention, needed
 from stepwell.critics.audit.agreement import Score
 from stepwell.critics.audit.calibration import Bin
 from stepwell.critics.audit.intervention import Category
@@ -118,6 +118,7 @@ def audit(
     sums = {"confusion": matrix}
     severity_sums, severity = intervention.severity(pairs, n)
     speech_sums, speech = intervention.speech(pairs, n)
+    spoken = _grouped(needed.needed(rated if not windows else ratings(named, [critic, truth]), critic, truth))
     names, category_sums, category = intervention.categories(pairs, n)
     sure = calibration.step_confidence(pairs)
     stated, right = sure["stated"].to_numpy(), sure["right"].to_numpy()
@@ -147,7 +148,9 @@ def audit(
         scores=agreement.scores(measure(sums, agreement.label_statistics("confusion")), whole),
         reverse=agreement.scores(measure(sums, agreement.label_statistics("confusion", reverse=True)), whole.T),
         agreement=measure(sums, agreement.overall_statistics("confusion")) | _alphas(rated, pairs, measure),
-        intervention=measure(severity_sums, severity) | measure(speech_sums, speech),
+        intervention=measure(severity_sums, severity)
+        | measure(*needed.statistics(spoken, spoken["group"].n_unique()))
+        | measure(speech_sums, speech),
         categories=intervention.category_figures(names, measure(category_sums, category), category_sums),
         first_error=measure(*intervention.first_error(pairs, n)),
         confidence=measure(*calibration.confidence(stated, right, sure["group"].to_numpy(), n)),
