@@ -11,7 +11,9 @@ from assets.audits import audits
 from assets.branch import branches
 from assets.checks import checks
 from assets.comparing import comparisons_asset
+from assets.dagger import apart, iteration_checks, iterations
 from assets.log_assets import log_assets
+from assets.maintenance import maintenance, nightly
 from assets.resources import Experiments, Settings
 
 
@@ -21,14 +23,18 @@ def build_defs(
     loggers: Mapping[str, dg.LoggerDefinition] | None = None,
 ) -> dg.Definitions:
     """The whole graph for these recipes; `resources` replaces defaults by name, `loggers` the console."""
+    plain, iterated = apart(experiments)
     return dg.Definitions(
         assets=[
-            *log_assets(experiments),
-            *audits(experiments),
-            *branches(experiments),
-            comparisons_asset(experiments),
+            *log_assets(plain),
+            maintenance,
+            *audits(plain),
+            *branches(plain),
+            comparisons_asset(plain),
+            *(asset for r in iterated for asset in iterations(r, experiments.folder / f"{r.name}.yaml")),
         ],
-        asset_checks=checks(experiments),
+        asset_checks=[*checks(plain), *(check for r in iterated for check in iteration_checks(r))],
+        schedules=[nightly],
         resources={"settings": Settings(), "pipes": dg.PipesSubprocessClient(), **(resources or {})},
         executor=dg.in_process_executor,
         loggers=loggers,

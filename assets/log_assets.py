@@ -10,9 +10,9 @@ from stepwell.critics.run import CRITICS, judge_new
 from stepwell.fold import Folded, refresh_table
 from stepwell.importers.run import import_paths
 from stepwell.log import EventLog
-from stepwell.recipe import Collect, World
 from stepwell.rollout.collect import now_and_then
 from stepwell.rollout.runs import collect_pool
+from stepwell.settings import Collect, World
 
 
 @dg.asset(group_name="log", kinds={"deltalake"})

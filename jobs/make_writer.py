@@ -31,11 +31,12 @@ from stepwell.errors import RecipeError
 from stepwell.ids import canonical, digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Recipe, Revision, load
+from stepwell.recipe import Recipe, load
 from stepwell.rendering import Renderer
 from stepwell.rollout.collect import now_and_then
 from stepwell.rollout.revision import revise
 from stepwell.rollout.solving import block, rebuilt
+from stepwell.settings import Revision
 
 TAUGHT_BY = "oracle-critic@1"
 """Policy of the verdicts that are lessons in judging."""

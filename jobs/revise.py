@@ -22,13 +22,14 @@ from stepwell.errors import RecipeError
 from stepwell.fold import refresh
 from stepwell.ids import canonical, storable
 from stepwell.lake import Lake
-from stepwell.recipe import Critic, Policy, Recipe, RevisionArm, load
+from stepwell.recipe import Recipe, load
 from stepwell.rollout.collect import now_and_then
 from stepwell.rollout.policies import Batched, BatchPolicy, Reply, View
 from stepwell.rollout.policies import Policy as Replies
 from stepwell.rollout.reviewers import Reviewer
 from stepwell.rollout.revision import revise
 from stepwell.rollout.runs import name_of, policy_of
+from stepwell.settings import Critic, Policy, RevisionArm
 
 
 class Models:

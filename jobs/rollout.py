@@ -16,11 +16,11 @@ from stepwell.batching import Crowd
 from stepwell.errors import RecipeError
 from stepwell.fold import refresh
 from stepwell.lake import Lake
-from stepwell.recipe import Policy as PolicySettings
 from stepwell.recipe import Recipe, load
 from stepwell.rollout.collect import now_and_then
 from stepwell.rollout.policies import Batched, BatchPolicy, Policy
 from stepwell.rollout.runs import collect_pool, name_of, policy_of
+from stepwell.settings import Policy as PolicySettings
 
 
 def make_policy(settings: PolicySettings, crowd: Crowd) -> Policy:

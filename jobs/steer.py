@@ -19,10 +19,11 @@ from stepwell.critics.live import supervisor_of
 from stepwell.errors import RecipeError, StepwellError
 from stepwell.fold import refresh
 from stepwell.lake import Lake
-from stepwell.recipe import Critic, Recipe, load
+from stepwell.recipe import Recipe, load
 from stepwell.rollout.collect import Report
 from stepwell.rollout.policies import View
 from stepwell.rollout.runs import collect_steered
+from stepwell.settings import Critic
 from stepwell.supervision import Supervisor
 
 
@@ -46,7 +47,7 @@ def critic_backend(settings: Critic) -> Backend | None:
                 tokens_out=r.usage["tokens_out"],
                 finish=r.finish,
                 latency_s=r.usage["latency_s"],
-            )  # fmt: skip
+            )
             for r in replies
         ]
 

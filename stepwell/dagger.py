@@ -25,7 +25,7 @@ from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.models import model_id
-from stepwell.recipe import Dagger, Evaluation, Recipe, Source
+from stepwell.recipe import Evaluation, Recipe, Source
 from stepwell.rendering import Renderer
 from stepwell.rollout.collect import Wanted
 from stepwell.rollout.labelling import counted
@@ -33,6 +33,7 @@ from stepwell.rollout.mixing import Mixing, Schedule
 from stepwell.rollout.playing import Setting
 from stepwell.rollout.record import run_again
 from stepwell.rollout.runs import SCAFFOLDS, Maker, name_of, repairs
+from stepwell.settings import Dagger
 
 STAGES = ("collect", "label", "build", "train", "evaluate")
 _CHANGES = ("action", "label", "mask", "outcome", "end", "retraction", "feedback", "notice")

@@ -141,14 +141,6 @@ def intercode() -> Obj:
     return {"0": record(0, react), "1": second, "2": record(2, plan)}
 
 
-def intercode_wrapped() -> Obj:
-    """The same records as some runs wrap them, one of them broken."""
-    return {
-        "meta": {"env": "sql", "proportion": 0.05},
-        "logs": {**intercode(), "bad": {"turn_history": {"actions": 3}}},
-    }
-
-
 def tau_bench(trial: int = 0, reward: float = 0.0) -> Obj:
     """A trial of four steps with a tool call and a simulated user."""
     arguments = {"user_id": "wile_e_42", "item": "anvil"}
@@ -261,10 +253,7 @@ EXAMPLES: dict[str, list[tuple[bytes, str]]] = {
     "nemo-gym-rollouts": [
         (_lines(nemo_swe(0), nemo_swe(1, 0.0, mask_sample=True), nemo_single(), nemo_lost()), ".jsonl"),
     ],
-    "intercode": [
-        (json.dumps(intercode()).encode(), ".json"),
-        (json.dumps(intercode_wrapped()).encode(), ".json"),
-    ],
+    "intercode": [(json.dumps(intercode()).encode(), ".json")],
     "tau-bench": [
         (json.dumps(tau_bench()).encode(), ".json"),
         (json.dumps([tau_bench(1, 1.0), tau_bench(2)]).encode(), ".json"),

@@ -32,8 +32,8 @@ from stepwell.critics.rerendering import reproduced
 from stepwell.errors import StepwellError, UsageError
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Collect, Policy, World
 from stepwell.rollout.runs import collect_pool
+from stepwell.settings import Collect, Policy, World
 from stepwell.spending import Prices
 
 MODEL = "SmolLM2-135M"

@@ -22,7 +22,6 @@ from stepwell.conversation import REPLAYED, prompts
 from stepwell.errors import LakeError, SandboxError
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Collect, Policy, World
 from stepwell.rollout.collect import Report, collect
 from stepwell.rollout.environments import Observation
 from stepwell.rollout.environments.repair import RepairEnvironment
@@ -31,6 +30,7 @@ from stepwell.rollout.playing import Setting
 from stepwell.rollout.policies import Batched, Free, Listed, Reply, Scripted, View
 from stepwell.rollout.policies.scripted import NoisyPolicy, OraclePolicy
 from stepwell.rollout.runs import SCAFFOLDS, collect_pool, repairs
+from stepwell.settings import Collect, Policy, World
 from stepwell.spending import Prices
 
 ROOT = Path(__file__).parent.parent
@@ -232,7 +232,7 @@ from stepwell.rollout.collect import collect
 from stepwell.rollout.playing import Setting
 from stepwell.rollout.policies import Scripted
 from stepwell.rollout.policies.scripted import OraclePolicy
-from stepwell.recipe import World
+from stepwell.settings import World
 from stepwell.rollout.runs import repairs
 import stepwell.rollout.collect as c
 c._SECONDS = 0.05

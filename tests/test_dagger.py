@@ -35,7 +35,7 @@ from stepwell.errors import RecipeError, UsageError
 from stepwell.event import Event
 from stepwell.lake import Lake, require_schema
 from stepwell.log import EventLog
-from stepwell.recipe import Recipe, World, load
+from stepwell.recipe import Recipe, load
 from stepwell.rendering import Renderer
 from stepwell.rollout.collect import collect
 from stepwell.rollout.labelling import counted, label_new
@@ -44,6 +44,7 @@ from stepwell.rollout.playing import Setting
 from stepwell.rollout.policies import Batched, Policy, Reply, Scripted, View
 from stepwell.rollout.policies.scripted import NoisyPolicy, OraclePolicy
 from stepwell.rollout.runs import repairs
+from stepwell.settings import World
 
 ROOT = Path(__file__).parent.parent
 WORLD = World(functions=1, bugs_max=1, max_turns=8)

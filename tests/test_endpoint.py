@@ -16,13 +16,13 @@ from stepwell.chat import OpenAIBackend
 from stepwell.errors import UsageError
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Collect, Policy, Prices, World
 from stepwell.rollout.collect import Report, collect
 from stepwell.rollout.playing import Setting
 from stepwell.rollout.policies import Batched
 from stepwell.rollout.policies.endpoint import Endpoint
 from stepwell.rollout.runs import SCAFFOLDS, collect_pool, name_of, policy_of, repairs
 from stepwell.rollout.scaffolds.bash import format_action
+from stepwell.settings import Collect, Policy, Prices, World
 
 WORLD = World(functions=1, bugs_max=1, max_turns=3)
 LOOK = format_action("Look.", "view")

@@ -17,8 +17,8 @@ from stepwell.critics.rerendering import rerender
 from stepwell.importers.run import import_paths
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Collect, Policy, World
 from stepwell.rollout.runs import collect_pool
+from stepwell.settings import Collect, Policy, World
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "jobs" / "base"

@@ -33,7 +33,7 @@ def test_errors_list_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("train: {epochs: many}\ncolour: red\n")
     with pytest.raises(RecipeError, match=r"train\.epochs.*'many'.*colour"):
         recipe.load(tmp_path / "bad.yaml")
-    with pytest.raises(UnknownName, match="allowed: all, .*dagger, .*srft"):
+    with pytest.raises(UnknownName, match=r"allowed: all, .*dagger, .*srft"):
         recipe.load("no-such-recipe")
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(RecipeError, match="must be a mapping"):

@@ -15,13 +15,13 @@ import pytest
 from stepwell.errors import BadInput, UnknownName, UsageError
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Tasks
 from stepwell.rollout.collect import Report, collect
 from stepwell.rollout.environments.repository import RepositoryEnvironment, tasks_from
 from stepwell.rollout.playing import Setting
 from stepwell.rollout.policies import Listed
 from stepwell.rollout.runs import repositories
 from stepwell.rollout.scaffolds.bash import format_action
+from stepwell.settings import Tasks
 
 ROWS = [
     {

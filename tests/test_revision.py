@@ -27,10 +27,11 @@ from stepwell.errors import RecipeError, SandboxError
 from stepwell.event import Event
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Critic, Policy, Prices, Problems, Revision, RevisionArm, load
+from stepwell.recipe import load
 from stepwell.rollout import solving
 from stepwell.rollout.reviewers import vote
 from stepwell.rollout.revision import Done, problems_of, revise
+from stepwell.settings import Critic, Policy, Prices, Problems, Revision, RevisionArm
 
 ROOT = Path(__file__).parent.parent
 ORACLE, PLACEBO = RevisionArm(name="oracle", critic="oracle"), RevisionArm(name="placebo", critic="placebo")
@@ -291,7 +292,7 @@ import sys
 import stepwell.rollout.collect as collect
 from stepwell.cli.revise import endpoint_reviewer
 from stepwell.lake import Lake
-from stepwell.recipe import Revision
+from stepwell.settings import Revision
 from stepwell.rollout.revision import revise
 collect._SECONDS = 0.05
 revise(Lake(sys.argv[1]), Revision.model_validate_json(sys.argv[2]), endpoint_reviewer, parallel=2)

@@ -17,8 +17,8 @@ from stepwell.evaluation.revision import COLUMNS, ArmReport, report
 from stepwell.event import Event
 from stepwell.lake import Lake
 from stepwell.log import EventLog, in_order
-from stepwell.recipe import Policy, Problems, Revision, RevisionArm
 from stepwell.rollout import revision
+from stepwell.settings import Policy, Problems, Revision, RevisionArm
 
 Said = bool | None
 

@@ -23,7 +23,6 @@ from stepwell.errors import UnknownName, UsageError
 from stepwell.event import Event
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Critic, Policy, Steer, World
 from stepwell.rollout.collect import collect
 from stepwell.rollout.playing import Setting
 from stepwell.rollout.policies import Reply, Scripted, View
@@ -31,6 +30,7 @@ from stepwell.rollout.policies.scripted import NoisyPolicy
 from stepwell.rollout.runs import collect_steered, repairs
 from stepwell.rollout.scaffolds.bash import format_action
 from stepwell.rollout.steering import Steered, Steering, filler, similarity, worded
+from stepwell.settings import Critic, Policy, Steer, World
 from stepwell.spending import Prices
 from stepwell.supervision import Critique, Supervisor
 

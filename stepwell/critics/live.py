@@ -23,7 +23,7 @@ from stepwell.critics.turns import trajectories
 from stepwell.errors import UsageError
 from stepwell.event import Event, to_table
 from stepwell.log import in_order
-from stepwell.recipe import Critic as CriticSettings
+from stepwell.settings import Critic as CriticSettings
 from stepwell.spending import Prices
 from stepwell.supervision import Critique, Supervisor
 

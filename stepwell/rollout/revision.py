@@ -21,8 +21,6 @@ from stepwell.batching import Crowd
 from stepwell.errors import RecipeError
 from stepwell.ids import canonical, digest
 from stepwell.lake import Lake
-from stepwell.recipe import Policy as PolicySettings
-from stepwell.recipe import Revision, RevisionArm
 from stepwell.rollout import drawn_problems
 from stepwell.rollout.collect import Report, Run
 from stepwell.rollout.drafts import Drafts, Known
@@ -38,6 +36,8 @@ from stepwell.rollout.runs import policy_of
 from stepwell.rollout.sandbox import Sandbox
 from stepwell.rollout.solutions import Tester
 from stepwell.rollout.writer import Writer
+from stepwell.settings import Policy as PolicySettings
+from stepwell.settings import Revision, RevisionArm
 from stepwell.spending import Purse
 
 Maker = Callable[[PolicySettings, Crowd], Policy]

@@ -20,8 +20,6 @@ from stepwell.conversation import REPLAYED, prompts
 from stepwell.errors import UsageError
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Collect, Steer, Tasks, World
-from stepwell.recipe import Policy as PolicySettings
 from stepwell.rollout.collect import Report, Wanted, collect
 from stepwell.rollout.environments import Environment
 from stepwell.rollout.environments.repair import RepairEnvironment
@@ -38,6 +36,8 @@ from stepwell.rollout.scaffolds import Scaffold
 from stepwell.rollout.scaffolds.bash import BashScaffold
 from stepwell.rollout.scaffolds.tools import ToolScaffold
 from stepwell.rollout.steering import Steered, Steering
+from stepwell.settings import Collect, Steer, Tasks, World
+from stepwell.settings import Policy as PolicySettings
 from stepwell.spending import Prices
 from stepwell.supervision import Supervisor
 

@@ -2,8 +2,8 @@
 
     STEPWELL_VLLM_PYTHON=.venv-vllm/bin/python python -m tests.bench.rollout_batching [TASKS] [MODEL]
 
-Runs in the interpreter that has vLLM. Prints, for 1 and for 32 environments in flight over the same tasks: tokens made a second,
-trajectories an hour, and the ratio.
+Runs in the interpreter that has vLLM. Prints, for 1 and for 32 environments in flight over the same tasks: tokens made a
+second, trajectories an hour, and the ratio.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import time
 
 from jobs.vllm_policy import VllmPolicy, go_where_vllm_is
 from stepwell.lake import Lake
-from stepwell.recipe import World
 from stepwell.rollout.collect import collect
 from stepwell.rollout.playing import Setting
 from stepwell.rollout.policies import Batched
 from stepwell.rollout.runs import repairs
+from stepwell.settings import World
 
 WORLD = World(functions=2, max_turns=14)
 

@@ -13,12 +13,12 @@ import tempfile
 import time
 
 from stepwell.lake import Lake
-from stepwell.recipe import World
 from stepwell.rollout.collect import Report, collect
 from stepwell.rollout.playing import Setting
 from stepwell.rollout.policies import Reply, Scripted, View
 from stepwell.rollout.policies.scripted import NoisyPolicy
 from stepwell.rollout.runs import repairs
+from stepwell.settings import World
 
 WORLD = World(functions=2, max_turns=14)
 
