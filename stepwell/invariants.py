@@ -10,7 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.kinds import HELD_OUT
+from stepwell.chat import prompt_hash
+from stepwell.conversation import REPLAYED, prompts
 from stepwell.critics.rerendering import reproduced
+from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog, live
 from stepwell.recipe import Exclude
@@ -18,6 +21,8 @@ from stepwell.rollout.mixing import uniform, z_score
 from stepwell.verdicts import flagged
 
 LEAKS = Exclude()
+OWN_SCAFFOLDS = "stepwell-"
+"""How the names of the project's own scaffolds begin."""
 MIXED = ("bernoulli", "switch")
 """Rules by which student and teacher are mixed."""
 
@@ -146,6 +151,24 @@ def prompts_are_reproduced(lake: Lake) -> Iterable[str]:
     return reproduced(EventLog(lake))
 
 
+def agents_saw_what_is_logged(lake: Lake) -> Iterable[str]:
+    """The prompts of the project's own rollouts, rebuilt from the log, have the recorded hashes (300 trajectories, seeded)."""
+    log = EventLog(lake)
+    starts = log.read(kinds=["start"], columns=["trajectory_id", "start"]).to_pylist()
+    ours = [r["trajectory_id"] for r in starts if (r["start"]["scaffold"] or "").startswith(OWN_SCAFFOLDS)]
+    drawn = sorted(ours, key=lambda t: digest("prompts", t))[:300]
+    problems = []
+    for events in log.batches(drawn, columns=list(REPLAYED)):
+        for prompt in prompts(events):
+            for action in prompt.rows.get("action", ()):
+                recorded = (action["usage"] or {}).get("prompt_hash")
+                if recorded is not None and prompt_hash(prompt.messages) != recorded:
+                    problems.append(
+                        f"trajectory {prompt.trajectory_id}, step {prompt.step}: the log gives another prompt"
+                    )
+    return problems
+
+
 EVENTS: dict[str, Callable[[Lake], Iterable[str]]] = {
     "one_action_per_turn": one_action_per_turn,
     "masks_have_evidence": masks_have_evidence,
@@ -155,6 +178,7 @@ EVENTS: dict[str, Callable[[Lake], Iterable[str]]] = {
     "turns_say_who_acts": turns_say_who_acts,
     "labels_cover_turns": labels_cover_turns,
     "prompts_are_reproduced": prompts_are_reproduced,
+    "agents_saw_what_is_logged": agents_saw_what_is_logged,
 }
 
 

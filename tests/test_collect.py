@@ -20,6 +20,7 @@ from stepwell.batching import Crowd
 from stepwell.chat import prompt_hash
 from stepwell.conversation import REPLAYED, prompts
 from stepwell.errors import LakeError, SandboxError
+from stepwell.event import Event
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.rollout.collect import Report, collect
@@ -79,6 +80,18 @@ def test_every_prompt_is_rebuilt_from_the_log(lake: Lake, scaffold: str) -> None
         assert prompt_hash(prompt.messages) == action["usage"]["prompt_hash"]
         n += 1
     assert n == sum(r["kind"] == "action" for r in facts(lake)) > 20
+
+
+def test_a_prompt_that_cannot_be_rebuilt_breaks_the_invariant(lake: Lake) -> None:
+    collect(lake, "rollouts/t", wanted(3), noisy)
+    assert not list(invariants.agents_saw_what_is_logged(lake))
+    log = EventLog(lake)
+    row = log.read(kinds=["observation"], columns=["event_id", "trajectory_id", "corpus", "step"]).to_pylist()[0]
+    gone = {"target_event": row["event_id"], "action": "redact", "reason": "test"}
+    log.append([Event("retraction", row["trajectory_id"], row["corpus"], "system", gone)], "b")
+    found = list(invariants.agents_saw_what_is_logged(lake))
+    assert found
+    assert all(row["trajectory_id"] in problem for problem in found)
 
 
 def test_scaffolds_differ_in_words_only(lake: Lake, tmp_path: Path) -> None:
