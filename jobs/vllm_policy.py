@@ -66,10 +66,13 @@ def engine(directory: str | Path, seed: int) -> Any:
     from vllm import LLM
     from vllm.platforms import current_platform
 
-    # bfloat16 is several times slower than float32 on CPUs that only emulate it.
-    dtype = "float32" if current_platform.is_cpu() else "auto"
+    options: dict[str, Any] = {"dtype": "auto"}
+    if current_platform.is_cpu():
+        # bfloat16 is several times slower than float32 on CPUs that only emulate it. A prompt computed in chunks makes the
+        # engine take back a draw, which generators on a CPU cannot do: it dies where a request has a seed.
+        options = {"dtype": "float32", "enable_chunked_prefill": False}
     return LLM(
-        str(directory), dtype=dtype, seed=seed, enable_prefix_caching=True, enforce_eager=True, disable_log_stats=True
+        str(directory), seed=seed, enable_prefix_caching=True, enforce_eager=True, disable_log_stats=True, **options
     )
 
 

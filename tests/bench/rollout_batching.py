@@ -1,6 +1,6 @@
 """Rollouts with vLLM in this process: tokens a second with many environments in flight against one at a time.
 
-    STEPWELL_VLLM_PYTHON=.venv-vllm/bin/python python -m tests.bench.rollout_batching [TASKS] [MODEL]
+    STEPWELL_VLLM_PYTHON=.venv-vllm/bin/python python -m tests.bench.rollout_batching [TASKS] [MODEL] [TURNS]
 
 Runs in the interpreter that has vLLM. Prints, for 1 and for 32 environments in flight over the same tasks: tokens made a
 second, trajectories an hour, and the ratio.
@@ -20,7 +20,7 @@ from stepwell.rollout.policies import Batched
 from stepwell.rollout.runs import repairs
 from stepwell.settings import World
 
-WORLD = World(functions=2, max_turns=14)
+WORLD = World(functions=2)
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
             started = time.monotonic()
             report = collect(
                 Lake(folder), "rollouts/bench", wanted,
-                lambda crowd, parallel=parallel: Setting(Batched(policy, crowd, parallel), WORLD.max_turns),
+                lambda crowd, parallel=parallel: Setting(Batched(policy, crowd, parallel), turns),
                 parallel=parallel,
             )  # fmt: skip
             wall = time.monotonic() - started
