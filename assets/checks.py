@@ -7,9 +7,12 @@ import dagster as dg
 from assets.resources import Experiments, Settings
 from schemas.tables import TABLES
 from stepwell import invariants
+from stepwell.contamination.gate import gate
+from stepwell.contamination.planned import planned
 from stepwell.critics.rerendering import Reproduced
 from stepwell.datasets.verify import verify
 from stepwell.lake import Lake, require_schema
+from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
 
 _FROM_SCHEMA = ("events", "trajectories", "steps", "sources")
@@ -68,9 +71,24 @@ def _dataset_check(recipe: str, base_model: str) -> dg.AssetChecksDefinition:
     return check
 
 
+def _contamination_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=dg.AssetKey(["datasets", recipe.name]), name="repeats_no_evaluation", blocking=True,
+        description="No row is, or nearly repeats, a task of an evaluation suite, unless the recipe waives it with a reason.",
+    )  # fmt: skip
+    def check(settings: Settings) -> dg.AssetCheckResult:
+        report = gate(settings.lake(), recipe.dataset_table, recipe.contamination, planned(recipe))
+        result = _result(report.problems())
+        found = {"suites": dg.JsonMetadataValue(report.suites), "flags": dg.JsonMetadataValue(report.table())}
+        return result._replace(metadata={**result.metadata, **found})
+
+    return check
+
+
 def checks(experiments: Experiments) -> list[dg.AssetChecksDefinition]:
     """All checks of the graph."""
     found = [_schema_check(name) for name in _FROM_SCHEMA]
     found += [_invariant_check("events", name, rule) for name, rule in invariants.EVENTS.items()]
     found += [_dataset_check(r.name, r.base_model) for r in experiments.recipes.values()]
+    found += [_contamination_check(r) for r in experiments.recipes.values()]
     return found

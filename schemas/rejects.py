@@ -11,7 +11,11 @@ REJECTS = Table(
     doc="Input that could not be taken: why, where it stood, and its raw bytes.",
     key=("reject_id",),
     columns=(
-        required("reject_id", pa.string(), "128-bit hex digest of path, offset, reason and bytes."),
+        required(
+            "reject_id",
+            pa.string(),
+            "128-bit hex digest of path, offset, reason and bytes; of the detail where there are none.",
+        ),
         required("path", pa.string(), "File it came from."),
         required("offset", pa.int64(), "Byte offset in that file."),
         required("reason", pa.string(), "Short reason, one of a closed list."),

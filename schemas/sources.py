@@ -16,6 +16,12 @@ SOURCES = Table(
         required("format", pa.string(), "Format it was read as."),
         required("corpus", pa.string(), "Corpus its trajectories went to."),
         required("n_bytes", pa.int64(), "Size in bytes."),
+        Column("n_records", pa.int32(), "Records it holds: null for a companion file, and where not counted yet."),
+        Column(
+            "fidelity",
+            pa.string(),
+            "What became of its values, as JSON: counts of records, and of values by key path in `source`, `columns`, `extra`.",
+        ),
         required("n_trajectories", pa.int32(), "Trajectories it holds."),
         required("n_steps", pa.int32(), "Steps it holds."),
         required("n_events", pa.int32(), "Events it yields."),

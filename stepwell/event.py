@@ -73,8 +73,8 @@ def to_table(events: Sequence[Event], batch_id: str, recorded_at: datetime) -> p
     """Events -> rows with exactly the schema of `events`, in the given order."""
     rows: dict[str, list[Any]] = {c.name: [] for c in EVENTS.columns if c.name not in KINDS}
     payloads: dict[str, list[dict[str, Any]]] = {k: [] for k in KINDS}
-    places: dict[str, list[int | None]] = {k: [] for k in KINDS}
-    for e in events:
+    places: dict[str, list[int | None]] = {k: [None] * len(events) for k in KINDS}
+    for row, e in enumerate(events):
         rows["event_id"].append(e.event_id)
         rows["corpus"].append(e.corpus)
         rows["trajectory_id"].append(e.trajectory_id)
@@ -89,8 +89,7 @@ def to_table(events: Sequence[Event], batch_id: str, recorded_at: datetime) -> p
         rows["schema_version"].append(KINDS[e.kind].version)
         rows["usage"].append(e.usage)
         rows["extra"].append(e.extra)
-        for k, place in places.items():
-            place.append(len(payloads[k]) if k == e.kind else None)
+        places[e.kind][row] = len(payloads[e.kind])
         payloads[e.kind].append(e.payload)
     columns = []
     for column in EVENTS.columns:

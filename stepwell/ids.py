@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+_NESTED = (dict, list, tuple)
+
 
 def canonical(value: Any) -> bytes:
     """Canonical JSON: sorted keys, nulls dropped, so that adding a nullable field later changes no id."""
@@ -15,9 +17,9 @@ def canonical(value: Any) -> bytes:
 
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list | tuple):
-        return [_without_nulls(v) for v in value]
+        return {k: _without_nulls(v) if isinstance(v, _NESTED) else v for k, v in value.items() if v is not None}
+    if isinstance(value, _NESTED):
+        return [_without_nulls(v) if isinstance(v, _NESTED) else v for v in value]
     return value
 
 

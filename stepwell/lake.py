@@ -10,12 +10,15 @@ are read by Arrow's own file system.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as fs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -25,6 +28,7 @@ from filelock import FileLock, Timeout
 from schemas.column import Table
 from schemas.tables import DATASET, TABLES
 from stepwell.errors import LakeError, SchemaError
+from stepwell.store import Store
 
 SCHEMES = ("file", "s3", "s3a", "gs", "az", "abfss", "memory")
 _PROPERTIES = {
@@ -33,6 +37,9 @@ _PROPERTIES = {
     "delta.checkpointInterval": "10",
 }
 _WRITER = WriterProperties(compression="ZSTD")
+_APPEND_ONLY = "delta.appendOnly"
+ERASED = "_erased.json"
+"""File of a table that names the data files a redaction deleted, which older versions still refer to."""
 
 
 class Lake:
@@ -45,6 +52,11 @@ class Lake:
             raise LakeError(f"lake URI {str(uri)!r} has scheme {scheme!r}; allowed: a folder or {', '.join(SCHEMES)}.")
         self.uri = str(Path(str(uri).removeprefix("file://")).absolute()) if self.local else str(uri).rstrip("/")
         self.storage_options = storage_options
+
+    @cached_property
+    def store(self) -> Store:
+        """The lake's files, for what is no row."""
+        return Store(self.uri, self.local, self.storage_options)
 
     def path(self, name: str) -> str:
         """URI of a table."""
@@ -101,7 +113,7 @@ class Lake:
             os.makedirs(self.path(name), exist_ok=True)
         properties = dict(_PROPERTIES)
         if name == "events":
-            properties["delta.appendOnly"] = "true"
+            properties[_APPEND_ONLY] = "true"
             properties["delta.dataSkippingStatsColumns"] = "event_id,trajectory_id,step,kind,actor,recorded_at"
         return DeltaTable.create(
             self.path(name),
@@ -113,8 +125,29 @@ class Lake:
             description=spec.doc,
         )
 
-    def dataset(self, handle: DeltaTable) -> ds.Dataset:
-        """The data of an open table, to scan; nothing is read yet."""
+    def erased(self, name: str) -> set[str]:
+        """Names of the data files of a table that redactions deleted."""
+        kept = self.store.get(f"{name}/{ERASED}")
+        return set() if kept is None else set(orjson.loads(kept))
+
+    def require_whole(self, handle: DeltaTable) -> None:
+        """Raise LakeError for a version some of whose files a redaction deleted."""
+        root = self.uri if self.local else urlparse(self.uri).path
+        name = unquote(urlparse(handle.table_uri).path).rstrip("/").removeprefix(root).strip("/")
+        erased = self.erased(name)
+        if erased and any(uri.rsplit("/", 1)[-1] in erased for uri in handle.file_uris()):
+            raise LakeError(
+                f"{name!r} at version {handle.version()} is from before a redaction deleted some of its rows for good; "
+                f"read it at its current version ({self.version(name)}) or one since then."
+            )
+
+    def dataset(self, handle: DeltaTable, whole: bool = True) -> ds.Dataset:
+        """The data of an open table, to scan; nothing is read yet. Raises LakeError when not all of it is there.
+
+        Without `whole` it is not looked whether all is there, for whoever reads only some of its files.
+        """
+        if whole:
+            self.require_whole(handle)
         if not self.local:
             return handle.to_pyarrow_dataset()
         folder = unquote(urlparse(handle.table_uri).path)
@@ -136,13 +169,19 @@ class Lake:
     def read(
         self, name: str, version: int | None = None, columns: Sequence[str] | None = None, filters: object | None = None
     ) -> pa.Table:
-        """Rows of a table at a version (default: current), in no particular order; an absent table has no rows."""
+        """Rows of a table at a version (default: current), in no particular order; an absent table has no rows.
+
+        Columns that were declared after that version are null in it.
+        """
         handle = self.table(name, version)
         spec = self.spec(name)
         if handle is None:
             empty = spec.schema.empty_table()
             return empty.select(list(columns)) if columns else empty
-        return self.dataset(handle).to_table(columns=list(columns) if columns else None, filter=filters)
+        data = self.dataset(handle)
+        later = [f for f in spec.schema if f.name not in data.schema.names]
+        data = data.replace_schema(pa.schema([*data.schema, *later])) if later else data
+        return data.to_table(columns=list(columns) if columns else None, filter=filters)
 
     def append(self, handle: DeltaTable, name: str, rows: pa.Table, properties: CommitProperties | None = None) -> int:
         """Append rows on this very handle; returns the new version. Raises SchemaError unless the schema is exact."""
@@ -204,6 +243,53 @@ class Lake:
             )
             handle.update_incremental()
             return int(handle.version())
+
+    def rewrite(
+        self,
+        name: str,
+        change: Callable[[pa.Table], pa.Table | None],
+        metadata: dict[str, str],
+        key: str | None = None,
+        values: Sequence[str] = (),
+    ) -> int | None:
+        """Put what `change` makes of rows in their place, in one commit: for redactions only, as it breaks append-only.
+
+        The rows are those whose `key` is one of `values`, or all. Returns the new version, None when `change` returns None.
+        What was there before is still in old files, until they are erased. A process killed in between leaves `events`
+        open to deletion; the next rewrite, or `close`, ends that.
+        """
+        where = None if key is None else pc.field(key).isin(pa.array(list(values), pa.string()))
+        with self.lock(name):
+            handle = self.table(name)
+            rows = None if handle is None else change(self.dataset(handle).to_table(filter=where))
+            if handle is None or rows is None:
+                return None
+            require_schema(self.spec(name), rows)
+            if name == "events":
+                handle.alter.set_table_properties({_APPEND_ONLY: "false"})
+            predicate = None if key is None else f"{key} IN ({', '.join(map(quoted, values))})"
+            write_deltalake(
+                handle,
+                rows,
+                mode="overwrite",
+                predicate=predicate,
+                schema_mode="merge",
+                writer_properties=_WRITER,
+                commit_properties=CommitProperties(custom_metadata=metadata),
+            )
+            self.close(name)
+            return self.version(name)
+
+    def close(self, name: str) -> None:
+        """Make `events` append-only again after a rewrite."""
+        handle = self.table(name)
+        if name == "events" and handle is not None and handle.metadata().configuration.get(_APPEND_ONLY) != "true":
+            handle.alter.set_table_properties({_APPEND_ONLY: "true"})
+
+
+def quoted(text: str) -> str:
+    """Text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def require_schema(spec: Table, rows: pa.Table) -> None:

@@ -127,21 +127,45 @@ class EventLog:
         """Trajectories that gained events (of these kinds) after version `since` up to version `until`, sorted.
 
         Data files are compared, not the change feed, which cannot read partitions whose value needs escaping (a corpus
-        such as `rollouts/one`). After a compaction it may name more trajectories than changed, never fewer.
+        such as `rollouts/one`). What a compaction wrote is left out: it holds nothing new. Where files of old versions
+        are gone (a redaction) it may name more trajectories than changed, never fewer.
         """
-        old = set() if since is None else {f.path for f in self._files(since)}
         where = None if kinds is None else pc.field("kind").isin(list(kinds))
+        try:
+            return self._in_files(self._added(since, until, compactions=True), where)
+        except FileNotFoundError:
+            return self._in_files(self._added(since, until, compactions=False), where)
+
+    def _in_files(self, files: Sequence[Any], where: pc.Expression | None) -> list[str]:
         found: set[str] = set()
-        for file in self._files(until):
-            if file.path not in old:
-                for batch in file.to_batches(columns=["trajectory_id"], filter=where):
-                    found.update(pc.unique(batch.column(0)).to_pylist())
+        for file in files:
+            for batch in file.to_batches(columns=["trajectory_id"], filter=where):
+                found.update(pc.unique(batch.column(0)).to_pylist())
         return sorted(found)
 
-    def _files(self, version: int | None) -> Iterator[Any]:
+    def _added(self, since: int | None, until: int | None, compactions: bool) -> list[Any]:
+        """Files of version `until` that version `since` has not; with `compactions` those added by any other commit."""
+        old, new = self._files(since) if since is not None else {}, self._files(until)
+        if not compactions or old.keys() <= new.keys():
+            return [file for path, file in new.items() if path not in old]
+        found: dict[str, Any] = {}
+        for version in self._compactions(since, until):
+            before = self._files(version - 1)
+            found |= {path: file for path, file in before.items() if path not in old}
+            old = self._files(version)
+        return list((found | {path: file for path, file in new.items() if path not in old}).values())
+
+    def _compactions(self, since: int | None, until: int | None) -> list[int]:
+        handle = self.lake.table("events")
+        if handle is None or since is None:
+            return []
+        last = handle.version() if until is None else until
+        history = handle.history(handle.version() - since)
+        return sorted(h["version"] for h in history if h["operation"] == "OPTIMIZE" and h["version"] <= last)
+
+    def _files(self, version: int | None) -> dict[str, Any]:
         handle = self.lake.table("events", version)
-        if handle is not None:
-            yield from self.lake.dataset(handle).get_fragments()
+        return {} if handle is None else {f.path: f for f in self.lake.dataset(handle, whole=False).get_fragments()}
 
     def through(self, policy: str) -> int | None:
         """Version of `events` a derivation has gone through: the last batch of its run is named `...:through-VERSION`."""

@@ -128,6 +128,7 @@ def _view(connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, handle: 
     view = _name(name.replace("datasets/", "dataset_", 1))
     if handle is not None:
         _refuse(name, handle)
+        lake.require_whole(handle)
     paths = [] if handle is None else handle.file_uris()
     if handle is None or not paths:
         connection.execute(f"CREATE VIEW {view} AS {_empty(spec)}")

@@ -97,6 +97,27 @@ class Evaluation(Part):
     backend: Literal["transformers", "vllm"] = "transformers"
 
 
+class Contamination(Part):
+    """What no training row may repeat: the suites under `evaluations/`, and these files of tasks or corpora (`against`).
+
+    Detectors in `off` are not run. Least shares that flag: `ngram` (13-grams), `minhash` (Jaccard), `cases` (input/output
+    pairs), `files` (of gold patches). `repository` flags a task of the same repository with the same base `commit`, or
+    created within `window_days`, or `any`. `before`: training tasks must be from before that date. `waive`: detector, or
+    SUITE/detector -> why its rows may pass; they stay flagged.
+    """
+
+    against: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()
+    ngram: float = Field(default=0.5, gt=0, le=1)
+    minhash: float = Field(default=0.7, gt=0, le=1)
+    cases: float = Field(default=0.5, gt=0, le=1)
+    files: float = Field(default=0.5, gt=0, le=1)
+    repository: Literal["off", "commit", "window", "any"] = "window"
+    window_days: float = Field(default=30, ge=0)
+    before: str | None = None
+    waive: dict[str, str] = Field(default_factory=dict)
+
+
 class Architecture(Part):
     """A Llama-style model made from scratch, with its own tokenizer (only `jobs.make_base` reads it)."""
 
@@ -116,6 +137,7 @@ class Recipe(Part):
     source: Source | None = None
     mask: Mask = Mask()
     dataset: DatasetSettings | None = None
+    contamination: Contamination = Contamination()
     base_model: str = "jobs/base"
     architecture: Architecture = Architecture()
     train: Train = Train()

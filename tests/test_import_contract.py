@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_importers import leaves
 
+from schemas.sources import SOURCES
+from schemas.tables import TABLES
 from stepwell.event import Event, to_table
 from stepwell.importers.base import REASONS, Imported, Rejected, SourceFile
 from stepwell.importers.containers import sniff
+from stepwell.importers.fidelity import Fidelity
 from stepwell.importers.parse import parse
 from stepwell.importers.registry import IMPORTERS
 from stepwell.importers.run import import_paths
@@ -174,6 +179,39 @@ def test_files_are_imported_once_whatever_their_names(lake: Lake, tmp_path: Path
     assert (again.known, again.imported, again.events) == (len(EXAMPLES) - n_with_rejects, n_with_rejects, 0)
     ids = lake.read("events", columns=["event_id"]).column(0).to_pylist()
     assert len(ids) == len(set(ids)) == first.events
+
+
+def test_every_source_says_what_became_of_its_values(lake: Lake, tmp_path: Path) -> None:
+    for i, (name, data, _) in enumerate(EXAMPLES):
+        write_example(tmp_path / "in", i, name, data)
+    report = import_paths(lake, [tmp_path / "in"])
+    told: dict[str, Fidelity] = {}
+    for row in lake.read("sources").to_pylist():
+        counts = orjson.loads(row["fidelity"])
+        assert (counts["records"], counts["taken"]) == (row["n_records"], row["n_records"] - counts["rejected"])
+        parts = (Counter(counts[part]) for part in ("source", "columns", "extra"))
+        one = Fidelity(counts["records"], counts["taken"], counts["rejected"], *parts)
+        name = max((n for n in report.fidelity if row["format"].startswith(n)), key=len)
+        told.setdefault(name, Fidelity()).add(one)
+    assert {n: f.row() for n, f in told.items()} == {n: f.row() for n, f in report.fidelity.items()}
+
+
+def test_sources_of_a_lake_from_before_a_column_are_read_and_written(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (write_example(tmp_path / "in", i, *EXAMPLES[i][:2]) for i in (0, 1))
+    new = ("n_records", "fidelity")
+    before = dataclasses.replace(SOURCES, columns=[c for c in SOURCES.columns if c.name not in new])
+    with monkeypatch.context() as patch:
+        patch.setitem(TABLES, "sources", before)
+        patch.setattr("stepwell.importers.ledger.SOURCES", before)
+        import_paths(lake, [first])
+    assert not {*new} & {*lake.dataset(lake.create("sources")).schema.names}
+    assert lake.read("sources").select(new).to_pylist() == [{"n_records": None, "fidelity": None}]
+    (tmp_path / "copy").write_bytes(first.read_bytes())
+    assert import_paths(lake, [first, tmp_path / "copy", second]).known == 2
+    assert sorted(lake.read("sources").column("n_records").is_null().to_pylist()) == [False, True, True]
+    assert lake.read("sources", 1, columns=["fidelity"]).to_pylist() == [{"fidelity": None}]
 
 
 def sealed(data: Any, keys: set[str]) -> Iterator[Any]:

@@ -19,9 +19,39 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Entry point of the `stepwell` program."""
-    from stepwell.cli import annotate, audit, critics, data, looking, loop
+    from stepwell.cli import (
+        annotate,
+        audit,
+        contamination,
+        critics,
+        dagger,
+        data,
+        exporting,
+        keeping,
+        looking,
+        loop,
+        maintaining,
+        proxy,
+        revise,
+        steer,
+    )
 
-    for group in (data, critics, audit, annotate, loop, looking):
+    for group in (
+        data,
+        exporting,
+        critics,
+        audit,
+        annotate,
+        loop,
+        contamination,
+        steer,
+        dagger,
+        revise,
+        proxy,
+        looking,
+        maintaining,
+        keeping,
+    ):
         group.register(app)
     try:
         app()

@@ -19,6 +19,7 @@ from stepwell.importers.formats_page import matrix
 from stepwell.importers.registry import IMPORTERS
 from stepwell.importers.run import ImportReport, import_paths
 from stepwell.importers.sniff import UNREAD
+from stepwell.secrets.values import of_file
 
 _ROWS = (
     ("files", "files"), ("imported", "  imported"), ("known", "  already known"), ("outcome", "  outcomes, predictions"),
@@ -45,6 +46,10 @@ def import_command(
     format: Annotated[
         str | None, typer.Option("--format", help="Take only files of this format; read a file given by name as it.")
     ] = None,
+    secret_values: Annotated[
+        str | None, typer.Option("--secret-values", help="File of values to take out, one a line; NAME=value in *.env.")
+    ] = None,
+    keep_secrets: Annotated[bool, typer.Option("--keep-secrets", help="Write secrets as they are.")] = False,
     lake: LakeOption = DEFAULT_LAKE,
     json: JsonOption = False,
 ) -> None:
@@ -54,6 +59,9 @@ def import_command(
     """
     from stepwell.fold import refresh
 
+    if keep_secrets and secret_values:
+        raise UsageError("both --keep-secrets and --secret-values; give one of them.")
+    values = of_file(secret_values) if secret_values else []
     opened, begun = open_lake(lake), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
@@ -62,7 +70,9 @@ def import_command(
         def moved(done: int, total: int, n_bytes: int) -> None:
             bars.update(bar, completed=done, total=total, description=f"files ({n_bytes / 1e6:.1f} MB)")
 
-        report = import_paths(opened, list(paths), corpus, format, moved)
+        report = import_paths(
+            opened, list(paths), corpus, format, moved, keep_secrets=keep_secrets, secret_values=values
+        )
     wall_s = time.monotonic() - begun
     refresh(opened)
     if json:
@@ -83,6 +93,8 @@ def _table(report: ImportReport, wall_s: float) -> Table:
         if key == "rejected_records":
             for reason, n in sorted(report.reasons.items()):
                 table.add_row(f"    {reason}: {escape(REASONS[reason])}", f"{n:,}")
+    for kind, n in sorted(report.redacted.items()):
+        table.add_row(f"secrets redacted: {escape(kind)}", f"{n:,}")
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from stepwell.cli.common import (
 )
 from stepwell.curation.masks import mask_new, rule_of
 from stepwell.datasets.build import Built, build, seal_of
+from stepwell.datasets.page import page as token_page
 from stepwell.datasets.verify import verify
 from stepwell.errors import StepwellError, UnknownName, UsageError
 from stepwell.fold import refresh
@@ -123,6 +125,9 @@ def funnel_table(built: Built) -> Table:
 def verify_command(
     dataset: Annotated[str, typer.Argument(help="Dataset (recipe) name.")],
     model: ModelOption = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Write sample rows as HTML, every token coloured.")
+    ] = None,
     lake: LakeOption = DEFAULT_LAKE,
     json: JsonOption = False,
 ) -> None:
@@ -136,7 +141,10 @@ def verify_command(
     if sealed is None:
         raise UsageError(f"no dataset {name!r} in {opened.uri}; build it: stepwell build {dataset}")
     base = model or sealed[1].get("base_model") or load(dataset).base_model
-    result = verify(opened.read(name), Renderer.load(base), opened)
+    rows, renderer = opened.read(name), Renderer.load(base)
+    result = verify(rows, renderer, opened)
+    if page is not None:
+        page.write_text(token_page(rows, renderer, name, sealed[1], result.problems), encoding="utf-8")
     if json:
         emit(result.__dict__)
     else:

@@ -46,6 +46,7 @@ def proxy_command(
     journal: Annotated[
         Path | None, typer.Option("--journal", help="Folder of the journal; default: .proxy in the lake's folder.")
     ] = None,
+    keep_secrets: Annotated[bool, typer.Option("--keep-secrets", help="Record secrets as they are.")] = False,
     lake: LakeOption = DEFAULT_LAKE,
     json: JsonOption = False,
 ) -> None:
@@ -56,7 +57,8 @@ def proxy_command(
 
     Example: `stepwell proxy --upstream http://127.0.0.1:8000/v1`
     """
-    settings = Settings(upstream, host, port, token, key_env, idle, every, batch, timeout, int(max_body * 1e6), journal)
+    most = int(max_body * 1e6)
+    settings = Settings(upstream, host, port, token, key_env, idle, every, batch, timeout, most, journal, keep_secrets)
     opened = open_lake(lake)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

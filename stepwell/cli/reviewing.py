@@ -24,7 +24,7 @@ from stepwell.critics.streams import ESTIMATE, Stream, streams
 from stepwell.errors import RecipeError
 from stepwell.event import Event, to_table
 from stepwell.log import in_order, live
-from stepwell.recipe import RevisionArm
+from stepwell.settings import RevisionArm
 
 GUIDE = (
     "\n\nThe solution was executed. What came of it is between the tags below, for your eyes only: let it guide your review "

@@ -21,9 +21,10 @@ from stepwell.evaluation.revision import COLUMNS, ArmReport, report
 from stepwell.fold import refresh
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Critic, Policy, Recipe, Revision, RevisionArm, load
+from stepwell.recipe import Recipe, load
 from stepwell.rollout.reviewers import Reviewer
 from stepwell.rollout.revision import Done, plan, problems_of, revise
+from stepwell.settings import Critic, Policy, Revision, RevisionArm
 
 
 def register(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -20,11 +20,11 @@ from schemas.kinds import UNFINISHED
 from stepwell.conversation import Conversation
 from stepwell.datasets.cases import COLUMNS, Case, Dropped, Found, Sample, found
 from stepwell.datasets.methods import PER_TURN, method, repeats
-from stepwell.errors import RecipeError
+from stepwell.errors import RecipeError, RenderError
 from stepwell.fold import fold_trajectories
 from stepwell.ids import canonical, digest
 from stepwell.lake import Lake
-from stepwell.log import EventLog
+from stepwell.log import EventLog, live
 from stepwell.recipe import DatasetSettings, Recipe
 from stepwell.rendering import Renderer
 from stepwell.verdicts import excluded
@@ -112,6 +112,7 @@ def _derive(
         r["trajectory_id"]: r for r in kept.select("trajectory_id", "resolved", "task_id", "exit_status").to_dicts()
     }
     out = {} if recipe.source.exclude is None else excluded(events, recipe.source.exclude)
+    tools = _tools(events)
     rows: list[dict[str, Any]] = []
     for one in found(events, recipe.dataset.method in PER_TURN):
         chat = one.chat
@@ -122,7 +123,8 @@ def _derive(
             funnel.count(f"dropped: {chosen.reason}", trajectories=1, steps=len(chat.steps))
             continue
         task = facts[chat.trajectory_id]["task_id"] or ""
-        made = [_row(sample, chat, task, recipe, renderer) for sample in chosen]
+        offered = tools.get(chat.trajectory_id)
+        made = [_row(_offering(sample, offered), chat, task, recipe, renderer) for sample in chosen]
         kept_rows = [row for row in made if not isinstance(row, Dropped)]
         left = [(s, row.reason) for s, row in zip(chosen, made, strict=True) if isinstance(row, Dropped)]
         if not kept_rows:
@@ -148,17 +150,32 @@ def _chosen(
         return Dropped("no recorded steps")
     if facts["exit_status"] in UNFINISHED:
         return Dropped("not finished: it says nothing about the policy")
-    if any("tool_calls" in m for m in one.chat.messages):
-        return Dropped("tool calls are not rendered yet")
     case = Case(one.chat, facts["resolved"], mask_rule, settings, one.interrupted, one.prompts, one.labels)
     if settings.max_repeats is not None and repeats(case) > settings.max_repeats:
         return Dropped(f"says the same more than {settings.max_repeats} times in a row")
     return method(settings.method)(case)
 
 
+def _tools(events: pa.Table) -> dict[str, str]:
+    """Tools offered, as a JSON string, of the trajectories that record any."""
+    told = live(events.filter(pc.is_in(events.column("kind"), pa.array(["instruction", "retraction"]))))
+    rows = told.select(["trajectory_id", "instruction"]).to_pylist()
+    return {r["trajectory_id"]: t for r in reversed(rows) if (t := (r["instruction"] or {}).get("tools"))}
+
+
+def _offering(sample: Sample, tools: str | None) -> Sample:
+    """A sample whose first message carries the tools offered, where the renderer finds them."""
+    if tools is None:
+        return sample
+    return replace(sample, messages=[{**sample.messages[0], "tools": tools}, *sample.messages[1:]])
+
+
 def _row(sample: Sample, chat: Conversation, task: str, recipe: Recipe, renderer: Renderer) -> dict[str, Any] | Dropped:
     assert recipe.dataset is not None
-    rendered = renderer.encode(sample.messages, sample.weights)
+    try:
+        rendered = renderer.encode(sample.messages, sample.weights)
+    except RenderError as error:
+        return Dropped(str(error).partition(":")[0])
     if len(rendered.input_ids) > recipe.dataset.max_length:
         return Dropped(f"longer than {recipe.dataset.max_length} tokens")
     if not rendered.n_trained:

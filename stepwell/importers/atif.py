@@ -7,7 +7,9 @@ another trajectory: it is a step of `system`, so that it is trained on once. `me
 Tool definitions are offered with the first instruction. Every embedded subagent is a trajectory of its own, with this one as
 its parent.
 
-In `extra`: token ids, logprobs, everything under `extra`, references, content parts, whatever is not of the specification.
+What Stepwell exported under `extra.stepwell` is put back: columns, verdicts, masks, labels, feedback, outcomes.
+
+In `extra`: token ids, logprobs, everything else under `extra`, references, content parts, whatever is not of the specification.
 Not in the format: the task id, exit codes, latency; the outcome stands in Harbor's `result.json` beside it.
 """
 
@@ -35,6 +37,7 @@ from stepwell.importers.messages import (
     take_time,
 )
 from stepwell.importers.parse import document_identity
+from stepwell.importers.restored import Restored, take_carried
 from stepwell.importers.streams import command_of, function_call
 
 
@@ -74,9 +77,11 @@ def _read(rest: Obj, source: SourceFile, parent: str | None) -> Iterator[Importe
     own, session = take_text(rest, "trajectory_id"), take_text(rest, "session_id")
     builder = Builder.of(source, Atif.name, own or session, " ".join(filter(None, [name, version])) or "unknown")
     more = {**({"agent": agent} if agent else {}), **({"trajectory_id": own} if own else {})}
-    schema = take_text(rest, "schema_version")
+    schema, mine = take_text(rest, "schema_version"), take_carried(rest)
     builder.start({"model": model, "run_id": session, "parent_trajectory": parent}, {**more, "schema_version": schema})
-    writer = _Writer(builder, model, None if tools is None else orjson.dumps(tools).decode())
+    restored = Restored(builder)
+    restored.over(take_obj(mine, "start"))
+    writer = _Writer(builder, restored, model, None if tools is None else orjson.dumps(tools).decode())
     for step in steps:
         writer.step(dict(step))
     totals = take_obj(rest, "final_metrics")
@@ -85,7 +90,11 @@ def _read(rest: Obj, source: SourceFile, parent: str | None) -> Iterator[Importe
         "tokens_out": take_int(totals, "total_completion_tokens"),
         "cost_usd": take_float(totals, "total_cost_usd"),
     }
-    builder.end(payload, {**rest, **({"final_metrics": totals} if totals else {})})
+    if not mine or "end" in mine or rest:
+        builder.end(payload, {**rest, **({"final_metrics": totals} if totals else {})})
+        restored.over(take_obj(mine, "end"))
+    restored.wait(mine, None)
+    restored.finish()
     yield builder.imported(None)
     for i, one in enumerate(embedded):
         try:
@@ -99,8 +108,8 @@ def _read(rest: Obj, source: SourceFile, parent: str | None) -> Iterator[Importe
 class _Writer:
     """Writes the steps of one trajectory."""
 
-    def __init__(self, builder: Builder, model: str | None, tools: str | None) -> None:
-        self.builder, self.model, self.tools = builder, model, tools
+    def __init__(self, builder: Builder, restored: Restored, model: str | None, tools: str | None) -> None:
+        self.builder, self.restored, self.model, self.tools = builder, restored, model, tools
         self.last: Event | None = None
         self.given = 0
         self.answers: Counter[int | None] = Counter()
@@ -109,18 +118,23 @@ class _Writer:
         """One step of the source."""
         number = left.pop("step_id", None)
         left |= {} if number is None else {"step_id": number}
+        mine = take_carried(left)
         at = take_time(left, "timestamp")
         role = take_text(left, "source") or "user"
         text = take_content(left, "message")
         held = take_obj(left, "observation")
         results = held.pop("results") if isinstance(held.get("results"), list) else []
         left |= {"observation": held} if held else {}
-        if role == "agent":
+        if role == "agent" and mine.get("kind") == "attempt":
+            self.restored.attempt(mine, text)
+        elif role == "agent" and (mine.get("kind") != "instruction" or self.last is not None):
             self._act(left, text, at)
+            self.last = self.restored.over(mine)
             for result in results:
                 self._answer(result, {})
         else:
             self._tell(role, text, left, at)
+            self.restored.over(mine)
             for result in results:
                 self._answer(result, {"step_id": number})
 
@@ -149,7 +163,7 @@ class _Writer:
         policy = None if copied else take_text(left, "model_name") or self.model
         extra = {**left, **({"metrics": metrics} if metrics else {})}
         actor = "system" if copied else "agent"
-        self.last = self.builder.action(payload, usage=usage, policy=policy, extra=extra, actor=actor, occurred_at=at)
+        self.builder.action(payload, usage=usage, policy=policy, extra=extra, actor=actor, occurred_at=at)
 
     def _tell(self, role: str, text: str | None, extra: Obj, at: Any) -> None:
         if self.last is None:
@@ -162,12 +176,14 @@ class _Writer:
 
     def _answer(self, result: Any, more: Obj) -> None:
         left = dict(result) if isinstance(result, dict) else {"result": result}
+        mine = take_carried(left)
         call, text = take_text(left, "source_call_id"), take_content(left)
         left = {**{k: v for k, v in left.items() if v is not None}, **more}
         if self.last is None:
             self._tell("system", text, {**left, **({"source_call_id": call} if call else {})}, None)
         else:
             self._observe({"rendered": text, "role": "tool", "tool_call_id": call}, left)
+        self.restored.over(mine)
 
     def _observe(self, payload: Obj, extra: Obj, **envelope: Any) -> None:
         assert self.last is not None

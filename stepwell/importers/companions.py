@@ -18,7 +18,7 @@ from stepwell.importers.files import Blob, File
 
 INSTANCE, AGGREGATE, PREDICTIONS, VALIDATION = "instance-report", "results", "predictions", "validation-report"
 TRIAL = "harbor-result"
-_MARKS = (b'"resolved', b'"ids_resolved"', b'"model_patch"', b'"FAIL_TO_PASS"', b'"verifier_result"')
+_MARKS = re.compile(rb'"(?:resolved|ids_resolved"|model_patch"|FAIL_TO_PASS"|verifier_result")')
 _MOST = 64 << 20
 _IDS = re.compile(rb'"(?:instance_id|environment)":\s*"([^"\\]{1,200})"')
 _CHUNK, _OVERLAP = 1 << 20, 300
@@ -53,7 +53,7 @@ def classify(document: Any, keyed: bool = True) -> str:
 
 def is_ids(value: Any) -> bool:
     """Whether a value is a list of ids."""
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    return isinstance(value, list) and set(map(type, value)) <= {str}
 
 
 def read_companion(path: Path) -> tuple[str, Any]:
@@ -63,7 +63,7 @@ def read_companion(path: Path) -> tuple[str, Any]:
         if not stat.S_ISREG(about.st_mode) or about.st_size > _MOST:
             return "", None
         data = path.read_bytes()
-        if not any(mark in data for mark in _MARKS):
+        if not _MARKS.search(data):
             return "", None
         if path.suffix == ".jsonl":
             rows = [orjson.loads(line) for line in data.splitlines() if line.strip()]

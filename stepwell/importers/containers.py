@@ -19,7 +19,7 @@ from stepwell.importers.archive import Archive
 from stepwell.importers.base import Rejected
 from stepwell.importers.files import Blob, Bytes, File, Gzip, Line, first_line, read_all, read_lines
 from stepwell.importers.parse import parse
-from stepwell.importers.sniff import Sniffed, is_conversation, recognise
+from stepwell.importers.sniff import Sniffed, is_conversation, recognise, wrapped_in
 from stepwell.importers.table import rows
 
 Obj = dict[str, Any]
@@ -131,8 +131,9 @@ def _json(blob: Blob) -> Opened:
         return Opened(told, blob, "records", document)
     if recognise([document]) == told:
         return Opened(told, blob, "document", document)
-    if isinstance(document.get("items"), list):
-        return Opened(told, blob, "records", document["items"], {k: v for k, v in document.items() if k != "items"})
+    key, wrapped = wrapped_in(document)
+    if key:
+        return Opened(told, blob, "records", wrapped, {k: v for k, v in document.items() if k != key})
     return Opened(told, blob, "records", document)
 
 

@@ -1,4 +1,4 @@
-"""What became of what a source had: values in, values in columns, values in `extra`, by key path.
+"""What became of what a source had: values in, values in columns, values in `extra`, by key path; kept with every file.
 
 A key path is the keys down to a value, at most DEPTH of them, list places left out: `messages[].content`. Counted are values
 that are not null and not empty; an object or list at the end of a path counts as one. Paths in `extra` start with the kind of
@@ -23,7 +23,7 @@ _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 @dataclass
 class Fidelity:
-    """The counts of one format in one import: records in = trajectories' records out + rejected."""
+    """The counts of one file, or of one format in one import: records in = trajectories' records out + rejected."""
 
     records: int = 0
     taken: int = 0
@@ -47,6 +47,14 @@ class Fidelity:
             if event.extra:
                 _count(self.extra, orjson.loads(event.extra), event.kind)
 
+    def add(self, other: Fidelity) -> None:
+        """Count what another has counted too."""
+        self.records, self.taken = self.records + other.records, self.taken + other.taken
+        self.rejected += other.rejected
+        for mine, theirs in ((self.source, other.source), (self.columns, other.columns), (self.extra, other.extra)):
+            for path, n in theirs.items():
+                _add(mine, path, n)
+
     def row(self) -> dict[str, Any]:
         """The counts as JSON has them, the most frequent first."""
         parts = {"source": self.source, "columns": self.columns, "extra": self.extra}
@@ -57,9 +65,17 @@ class Fidelity:
 def _count(counter: Counter[str], value: Any, path: str = "", depth: int = 0) -> None:
     if depth < DEPTH and isinstance(value, dict):
         for key, item in value.items():
-            _count(counter, item, f"{path}.{key}" if path else key, depth + 1)
+            below = f"{path}.{key}" if path else key
+            if isinstance(item, dict | list):
+                _count(counter, item, below, depth + 1)
+            elif item is not None and item != "":
+                _add(counter, below, 1)
     elif depth < DEPTH and isinstance(value, list) and value and isinstance(value[0], dict):
         for item in value:
             _count(counter, item, f"{path}[]", depth)
     elif value not in _EMPTY:
-        counter[path if path in counter or len(counter) < _MOST_PATHS else "(other)"] += 1
+        _add(counter, path, 1)
+
+
+def _add(counter: Counter[str], path: str, n: int) -> None:
+    counter[path if path in counter or len(counter) < _MOST_PATHS else "(other)"] += n

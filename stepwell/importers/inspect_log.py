@@ -25,9 +25,8 @@ from stepwell.errors import BadInput
 from stepwell.importers.base import Builder, Imported, Rejected, SourceFile, Unit
 from stepwell.importers.inspect_sample import SampleReader, outcomes, whole
 from stepwell.importers.messages import Obj, obj, take_float, take_int, take_obj, take_text
-from stepwell.importers.nemo_gym import SOLUTIONS, TESTS
 from stepwell.importers.parse import parse
-from stepwell.importers.sealed import Seal
+from stepwell.importers.sealed import SOLUTIONS, TESTS, Seal
 
 _SAMPLE = re.compile(r"samples/(.+_epoch_\d+)(?:\.json|/sample\.json)")
 _CHUNK = re.compile(r"/(messages|events|calls|attachments)/(\d{1,12})\.json")

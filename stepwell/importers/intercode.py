@@ -16,13 +16,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
-from stepwell.errors import BadInput
 from stepwell.importers.base import Builder, Imported, Rejected, SourceFile
 from stepwell.importers.messages import Obj, obj, take_float, take_int, take_obj, take_text
-from stepwell.importers.parse import record_identity
 from stepwell.importers.sealed import Seal
 
 SOLUTIONS = ("gold", "eval_obs", "diff_miss")
@@ -47,26 +44,12 @@ class InterCode:
     }
 
     def tells(self, record: Obj) -> str:
-        """The turns of a record, or records wrapped with what is said of the run."""
-        if isinstance(record.get("turn_history"), dict):
-            return "`turn_history`"
-        first = next(iter(obj(record.get("logs")).values()), None)
-        return "`logs` of records with `turn_history`" if "turn_history" in obj(first) else ""
+        """The turns of a record."""
+        return "`turn_history`" if isinstance(record.get("turn_history"), dict) else ""
 
     def read(self, data: Any, source: SourceFile) -> Iterator[Imported | Rejected]:
-        """A record, or a wrapped dict of them -> a trajectory each; a record without turns is rejected alone."""
-        whole = obj(data)
-        if "turn_history" in whole or not isinstance(whole.get("logs"), dict):
-            yield _one(whole, source)
-            return
-        around = {k: v for k, v in whole.items() if k != "logs"}
-        for key, record in whole["logs"].items():
-            try:
-                within = replace(source, identity=record_identity(record), key=key, around=around)
-            except BadInput as error:
-                yield Rejected(error.reason, f"record {key}: {error.detail}")
-                continue
-            yield _one(obj(record), within)
+        """A record -> one trajectory, or one reject when it has no turns."""
+        yield _one(obj(data), source)
 
 
 IMPORTER = InterCode()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,11 +16,14 @@ from schemas.sources import SOURCES
 from stepwell.event import Event, to_table
 from stepwell.ids import digest, sha256, storable
 from stepwell.importers.base import Imported, Rejected
+from stepwell.importers.fidelity import Fidelity
 from stepwell.importers.files import read_head
 from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.secrets.redact import Redactor
 
 _MOST_BYTES = 48 << 20
+_DOWN = "\0taken down"
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Taken:
     n_events: int = 0
     outcome_path: str | None = None
     trajectory_ids: list[str] = field(default_factory=list)
+    fidelity: Fidelity = field(default_factory=Fidelity)
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,9 @@ class Held:
 class Ledger:
     """Collects what a run takes in and writes it in batches of whole trajectories."""
 
-    def __init__(self, lake: Lake, batch_id: str, batch_events: int) -> None:
+    def __init__(self, lake: Lake, batch_id: str, batch_events: int, redactor: Redactor | None = None) -> None:
         self.lake, self.log, self.batch_id, self.batch_events = lake, EventLog(lake), batch_id, batch_events
+        self.redactor = redactor
         self.n_new = self.n_known = 0
         self.refused: list[Held] = []
         self._held: list[Held] = []
@@ -92,9 +98,13 @@ class Ledger:
         self._full(sum(len(e.extra or "") + 200 for e in held.events) if held.raw is None else len(held.raw))
 
     def done(self, file: Taken) -> None:
-        """Note a file all of whose trajectories are held or written: its row is written after them."""
+        """Note a file all of whose trajectories are held or written: its row is written after them.
+
+        One with rejects is read again wherever it is met: they may be taken now, and every path has its own.
+        """
         self._done.append(file)
-        self._hashes.add(bytes.fromhex(file.content_hash))
+        if file.trajectory_ids and not file.n_rejected:
+            self._hashes.add(bytes.fromhex(file.content_hash))
         self._places.add(_place(file.content_hash, file.path))
 
     def companion(self, content_hash: str, path: str, kind: str, corpus: str, n_bytes: int) -> None:
@@ -109,13 +119,15 @@ class Ledger:
         self._full(len(raw))
 
     def _keep(self, path: str, rejected: Rejected, raw: bytes, format: str | None) -> None:
-        path = storable(path)
+        path, detail = storable(path), rejected.detail
+        if self.redactor is not None:
+            raw, detail = self.redactor.raw(raw), self.redactor.redact(detail)
         row = {
-            "reject_id": digest(path, rejected.offset, rejected.reason, sha256(raw or rejected.detail)),
+            "reject_id": digest(path, rejected.offset, rejected.reason, sha256(raw or detail)),
             "path": path,
             "offset": rejected.offset,
             "reason": rejected.reason,
-            "detail": rejected.detail,
+            "detail": detail,
             "format": format,
             "raw": raw,
             "batch_id": self.batch_id,
@@ -152,7 +164,9 @@ class Ledger:
         events: list[Event] = []
         for one in held:
             stored = corpora.get(one.trajectory.trajectory_id)
-            if stored is None:
+            if stored == _DOWN:
+                stored = None  # taken down: it does not come back
+            elif stored is None:
                 corpora[one.trajectory.trajectory_id] = one.trajectory.corpus
                 events += one.events
             else:
@@ -177,12 +191,19 @@ class Ledger:
         return True
 
     def _corpora(self, trajectory_ids: set[str]) -> dict[str, str]:
-        """Corpus of each of these trajectories that is in the log already."""
+        """Corpus of each of these trajectories that is in the log already, _DOWN of those that were taken down."""
         if self.log.version is None:
             return {}
-        where = pc.field("trajectory_id").isin(pa.array(sorted(trajectory_ids))) & (pc.field("kind") == "start")
-        rows = self.lake.read("events", columns=["trajectory_id", "corpus"], filters=where)
-        return dict(zip(rows.column(0).to_pylist(), rows.column(1).to_pylist(), strict=True))
+        kinds = pc.field("kind").isin(["start", "retraction"])
+        where = pc.field("trajectory_id").isin(pa.array(sorted(trajectory_ids))) & kinds
+        found: dict[str, str] = {}
+        columns = ["trajectory_id", "corpus", "kind", "retraction"]
+        for row in self.lake.read("events", columns=columns, filters=where).to_pylist():
+            if row["kind"] == "start":
+                found.setdefault(row["trajectory_id"], row["corpus"])
+            elif row["retraction"]["action"] == "takedown":
+                found[row["trajectory_id"]] = _DOWN
+        return found
 
     def _elsewhere(self) -> list[dict[str, Any]]:
         """Rows for content that was met again under another path, copied from its first."""
@@ -206,6 +227,8 @@ class Ledger:
             "corpus": corpus,
             "n_bytes": n_bytes,
             **counts,
+            "n_records": None,
+            "fidelity": None,
             "outcome_path": None,
             "trajectory_ids": [],
             "batch_id": self.batch_id,
@@ -219,6 +242,8 @@ class Ledger:
             "n_steps": file.n_steps,
             "n_events": file.n_events,
             "n_rejected": file.n_rejected,
+            "n_records": file.fidelity.records,
+            "fidelity": orjson.dumps(file.fidelity.row()).decode(),
             "outcome_path": storable(file.outcome_path),
             "trajectory_ids": file.trajectory_ids,
         }

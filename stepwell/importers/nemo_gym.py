@@ -38,17 +38,10 @@ from stepwell.importers.messages import (
     take_text,
     take_time,
 )
-from stepwell.importers.response_items import Turn, commands, exit_code, lean, rest_of_item, turns
-from stepwell.importers.sealed import Seal
+from stepwell.importers.response_items import Turn, exit_code, lean, rest_of_item, turns
+from stepwell.importers.sealed import SOLUTIONS, TESTS, Seal
+from stepwell.importers.streams import command_of
 
-TESTS = (
-    "test_patch", "tests", "unit_tests", "repro_test_info_base64", "FAIL_TO_PASS", "PASS_TO_PASS", "fail_to_pass",
-    "pass_to_pass", "test_cases", "private_test_cases", "hidden_tests", "inputs", "expected",
-)  # fmt: skip
-SOLUTIONS = (
-    "patch", "gold_patch", "golden_patch", "solution", "solutions", "canonical_solution", "reference_solution",
-    "reference_patch", "expected_answer", "expected_output", "ground_truth", "answer_key",
-)  # fmt: skip
 _SUBMITTED = ("model_patch", "extracted_model_code", "extracted_answer")
 
 
@@ -203,7 +196,7 @@ def _act(builder: Builder, turn: Turn, model: str | None) -> Event:
     left = [rest_of_item(dict(item), thoughts) for item in turn.reply]
     payload = {
         "text": text,
-        "command": commands(calls),
+        "command": command_of(calls),
         "reasoning": "\n\n".join(thoughts) or None,
         "tool_calls": orjson.dumps(calls).decode() if calls else None,
     }

@@ -67,6 +67,7 @@ class OutcomeIndex:
     _anchored: dict[Path, list[Path]] = field(default_factory=lambda: defaultdict(list))
     _claims: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     _trials: dict[Path, Path] = field(default_factory=dict)
+    _named: set[str] = field(default_factory=set)
 
     @classmethod
     def build(cls, root: Path, files: Iterable[Path]) -> OutcomeIndex:
@@ -81,7 +82,7 @@ class OutcomeIndex:
                     index._add(path, kind, document)
                 else:
                     others.append(path)
-        named = set(index._own).union(*index._listed.values())
+        named = index._named = set(index._own).union(*index._listed.values())
         for path in trajectories:
             for name in {stem(path), path.parent.name} & named:
                 index._claims[name].append(path.parent)
@@ -118,7 +119,7 @@ class OutcomeIndex:
         trial = self._trials.get(folder) or (self._trials.get(folder.parent) if folder.name == "agent" else None)
         if trial is not None:
             found.append(_trial(trial))
-        if instance_id is None:
+        if instance_id not in self._named:
             return found
         for kind in (AGGREGATE, INSTANCE):
             for path in self._nearest(folder, instance_id, kind):

@@ -1,7 +1,7 @@
 """Items of the Responses API as turns: what the agent said and did, and what came back before it went on.
 
-Belongs here: which items are one reply, the text, calls and thoughts in them, and commands and exit codes in what calls carry.
-Not here: events. Chat messages are in `messages`.
+Belongs here: which items are one reply, the text, calls and thoughts in them, and exit codes in what comes back.
+Not here: events. Chat messages are in `messages`, commands of calls in `streams`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import Any
 import orjson
 
 from stepwell.importers.messages import Obj, obj, take_content, take_int
-
-_COMMANDS = ("command", "cmd", "code", "keystrokes", "script")
 
 
 @dataclass
@@ -61,18 +59,6 @@ def rest_of_item(item: Obj, thoughts: list[str]) -> Obj:
 def lean(item: Obj) -> Obj:
     """Without the nulls and empty lists that a data class writes for what it does not have."""
     return {k: v for k, v in item.items() if v is not None and v != []}
-
-
-def commands(calls: list[Any]) -> str | None:
-    """The shell commands or code among the arguments of calls, one after the other; null where there is none."""
-    found: list[str] = []
-    for call in calls:
-        try:
-            arguments = obj(orjson.loads(obj(obj(call).get("function")).get("arguments") or "{}"))
-        except (orjson.JSONDecodeError, TypeError):
-            continue
-        found += [arguments[k] for k in _COMMANDS if isinstance(arguments.get(k), str)][:1]
-    return "\n".join(found) or None
 
 
 def exit_code(raw: str | None) -> int | None:

@@ -28,6 +28,7 @@ from stepwell.importers.registry import IMPORTERS
 from stepwell.importers.sniff import UNREAD, Sniffed
 from stepwell.importers.units import units
 from stepwell.lake import Lake
+from stepwell.secrets.redact import Redactor, redactor_of
 
 DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".traj", ".gz", ".parquet", ".eval")
 
@@ -66,11 +67,13 @@ class ImportReport:
     n_bytes: int = 0
     reasons: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     fidelity: dict[str, Fidelity] = field(default_factory=lambda: defaultdict(Fidelity))
+    redacted: dict[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
-        """Every count by name; rejects by reason as `rejected: REASON`."""
+        """Every count by name; rejects by reason as `rejected: REASON`, secrets by kind as `redacted: KIND`."""
         flat = {k: v for k, v in vars(self).items() if isinstance(v, int)}
-        return flat | {f"rejected: {reason}": n for reason, n in sorted(self.reasons.items())}
+        flat |= {f"rejected: {reason}": n for reason, n in sorted(self.reasons.items())}
+        return flat | {f"redacted: {kind}": n for kind, n in sorted(self.redacted.items())}
 
 
 def import_paths(
@@ -79,29 +82,34 @@ def import_paths(
     corpus: str | None = None,
     format: str | None = None,
     progress: Progress | None = None,
-    batch_events: int = 20_000,
+    batch_events: int = 10_000,
+    keep_secrets: bool = False,
+    secret_values: Sequence[str] = (),
 ) -> ImportReport:
     """Import files and folders into the lake; every file is counted, none stops the run.
 
     `corpus` defaults to the name of the folder given (of the file's folder); `format` takes files of one format only, and
-    reads what has no telling mark, and a file given by name whatever it is, as that format. Raises UsageError for a path
-    that does not exist and UnknownName for a format without an importer; a broken lake raises what the lake raises.
+    reads what has no telling mark, and a file given by name whatever it is, as that format. Secrets, and
+    `secret_values` in every form, are taken out before anything is written, unless they are to be kept. Raises UsageError
+    for a path that does not exist and UnknownName for a format without an importer; a broken lake raises what the lake raises.
     """
     if format is not None and format not in IMPORTERS:
         raise UnknownName("format", format, IMPORTERS, "Leave it out to have the format told from the content.")
     roots = [root_of(Path(p)) for p in paths]
     report = ImportReport(batch_id=f"import-{uuid.uuid4().hex[:16]}")
-    ledger = Ledger(lake, report.batch_id, batch_events)
+    redactor = None if keep_secrets else redactor_of(lake, secret_values)
+    ledger = Ledger(lake, report.batch_id, batch_events, redactor)
     total = sum(len(r.files) for r in roots)
     for root in roots:
         index = OutcomeIndex.build(root.path, root.beside)
-        run = _Run(report, ledger, index, corpus or corpus_of(root.path), format, root)
+        run = _Run(report, ledger, index, corpus or corpus_of(root.path), format, root, redactor)
         for path in root.files:
             run.file(path)
             if progress is not None:
                 progress(report.files, total, report.n_bytes)
     ledger.flush()
     report.events, report.known_events = ledger.n_new, ledger.n_known
+    report.redacted = dict(redactor.counts) if redactor else {}
     for held in ledger.refused:
         _take_back(report, held)
     parts = report.imported + report.known + report.rejected + report.outcome + report.ignored
@@ -127,6 +135,7 @@ class _Run:
     corpus: str
     format: str | None
     root: Root
+    redactor: Redactor | None = None
     recognised: str | None = None
     """Format of the file at hand, once it is known."""
     whole_kept: bool = False
@@ -176,13 +185,13 @@ class _Run:
 
     def _records(self, path: Path, file: File, opened: Opened, taken: Taken) -> list[Finding]:
         """Take in every record of a file, or keep why not; returns what reports say of its trajectories."""
-        fidelity = self.report.fidelity[opened.told.format]
+        fidelity = taken.fidelity
         source = SourceFile(
             storable(str(path)), storable(stem(path)), storable(path.parent.name), self.corpus, opened.told.version, ""
         )
         findings: list[Finding] = []
         try:
-            for unit in units(opened, IMPORTERS[opened.told.format], source):
+            for unit in units(opened, IMPORTERS[opened.told.format], source, self.redactor):
                 fidelity.records, self.report.records = fidelity.records + unit.n, self.report.records + unit.n
                 fidelity.rejected += unit.n_rejected
                 self.report.rejected_records += unit.n_rejected
@@ -199,6 +208,7 @@ class _Run:
         except BadInput as error:
             taken.n_rejected += 1
             self._reject(path, Rejected(error.reason, error.detail, error.offset), None)
+        self.report.fidelity[opened.told.format].add(fidelity)
         return findings
 
     def _take(self, path: Path, piece: Piece, trajectory: Imported, taken: Taken) -> list[Finding]:
@@ -206,6 +216,7 @@ class _Run:
         findings = [] if child else self.index.lookup(path, trajectory.instance_id)
         end = next((e.event_id for e in reversed(trajectory.events) if e.kind == "end"), None)
         outcomes = list(outcome_events(findings, trajectory.trajectory_id, trajectory.corpus, end))
+        outcomes = self.redactor.events(outcomes) if self.redactor else outcomes
         told = [*(e for e in trajectory.events if e.kind == "outcome"), *outcomes]
         self.report.trajectories += 1
         self.report.steps += trajectory.n_steps

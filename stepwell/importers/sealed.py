@@ -1,7 +1,7 @@
 """What must not reach the log: hidden tests, gold patches and reference solutions, replaced by their hashes.
 
 Belongs here: finding them by the names their format gives them, however deep, also in JSON written as text and in base64; and
-finding their text again where a source repeats it. Not here: which names a format uses; what an agent itself wrote or saw.
+finding their text again where a source repeats it. Not here: names of one format alone; what an agent itself wrote or saw.
 """
 
 from __future__ import annotations
@@ -16,6 +16,15 @@ import orjson
 from stepwell.ids import canonical, sha256
 from stepwell.importers.messages import Obj
 
+TESTS = (
+    "test_patch", "tests", "unit_tests", "repro_test_info_base64", "FAIL_TO_PASS", "PASS_TO_PASS", "fail_to_pass",
+    "pass_to_pass", "test_cases", "private_test_cases", "hidden_tests", "inputs", "expected",
+)  # fmt: skip
+SOLUTIONS = (
+    "patch", "gold_patch", "golden_patch", "solution", "solutions", "canonical_solution", "reference_solution",
+    "reference_patch", "expected_answer", "expected_output", "ground_truth", "answer_key",
+)  # fmt: skip
+"""Names that suites of tasks give hidden tests and reference solutions; a format may have its own."""
 _TELLING = 20
 """Characters from which on a text can be told by itself."""
 _SOUGHT = 100

@@ -77,6 +77,7 @@ UNREAD = tuple(
     n for n in dict.fromkeys(["atif", "inspect-eval", "chat", *(name for name, _, _ in _TESTS)]) if n not in IMPORTERS
 )
 """Formats known by name for which there is no importer yet."""
+_TELLING = [(name, importer) for name, importer in IMPORTERS.items() if isinstance(importer, Telling)]
 
 
 def recognise(document: Any) -> Sniffed:
@@ -90,12 +91,21 @@ def recognise(document: Any) -> Sniffed:
         return Sniffed("unknown", "", "neither an object nor a list")
     told = _object(document)
     if told.format == "unknown" and document:
-        wrapped = document.get("items")
-        if isinstance(wrapped, list):
-            return _first_record(wrapped, "`items` without an object in it")
+        key, wrapped = wrapped_in(document)
+        if key:
+            records = list(wrapped.values()) if isinstance(wrapped, dict) else wrapped
+            return _first_record(records, f"`{key}` without an object in it")
         if all(isinstance(v, dict) for v in document.values()):
             return _first_record(list(document.values()), "")
     return told
+
+
+def wrapped_in(document: Obj) -> tuple[str, list[Any] | Obj]:
+    """Key and records of an object that wraps them: a list `items`, or a dict `logs` beside `meta`; else nothing."""
+    items, logs = document.get("items"), document.get("logs")
+    if isinstance(items, list):
+        return "items", items
+    return ("logs", logs) if "meta" in document and isinstance(logs, dict) else ("", [])
 
 
 def is_conversation(value: Any) -> bool:
@@ -108,8 +118,14 @@ def is_conversation(value: Any) -> bool:
 
 
 def _first_record(records: list[Any], none: str) -> Sniffed:
-    told = [_object(r) for r in records[:_LOOKED_AT] if isinstance(r, dict)]
-    return next((t for t in told if t.format != "unknown"), told[0] if told else Sniffed("unknown", "", none))
+    first = None
+    for record in records[:_LOOKED_AT]:
+        if isinstance(record, dict):
+            told = _object(record)
+            if told.format != "unknown":
+                return told
+            first = first or told
+    return first or Sniffed("unknown", "", none)
 
 
 def _object(o: Obj) -> Sniffed:
@@ -129,8 +145,8 @@ def _object(o: Obj) -> Sniffed:
     for name, test, why in _TESTS:
         if test(o):
             return Sniffed(name, "", why)
-    for name, importer in IMPORTERS.items():
-        if isinstance(importer, Telling) and (why := importer.tells(o)):
+    for name, importer in _TELLING:
+        if why := importer.tells(o):
             return Sniffed(name, "", why)
     if isinstance(o.get("messages"), list | str):
         return Sniffed("chat", "", "`messages`, and nothing more telling")

@@ -24,7 +24,7 @@ _SHELLS = frozenset(
         "run_command", "execute_command", "run_terminal_cmd", "python", "execute_ipython_cell",
     )
 )  # fmt: skip
-_RUN_KEYS = ("command", "cmd", "script", "code")
+_RUN_KEYS = ("command", "cmd", "script", "code", "keystrokes")
 
 
 def function_call(call_id: Any, name: Any, arguments: Any, **more: Any) -> Obj:
@@ -96,7 +96,7 @@ class Stream:
         self.last = self.builder.action(payload, usage=usage, policy=policy, extra=extra, **more)
         for call in calls:
             if isinstance(call, dict) and isinstance(call.get("id"), str):
-                self._calls.setdefault(call["id"], self.last)
+                self._calls[call["id"]] = self.last
         return self.last
 
     def step_of(self, call: str | None) -> Event | None:

@@ -19,8 +19,8 @@ import orjson
 from stepwell.event import Event
 from stepwell.importers.base import Builder, Imported, Rejected, SourceFile
 from stepwell.importers.messages import Obj, obj, take_calls, take_content, take_float, take_int, take_obj, take_text
-from stepwell.importers.response_items import commands
 from stepwell.importers.sealed import Seal
+from stepwell.importers.streams import command_of
 
 SOLUTIONS = ("actions", "outputs")
 
@@ -79,7 +79,7 @@ def _read(rest: Obj, source: SourceFile) -> Imported:
         role = take_text(left, "role") or "user"
         if role == "assistant":
             calls, position = take_calls(left), 0
-            payload = {"text": take_content(left), "command": commands(calls)}
+            payload = {"text": take_content(left), "command": command_of(calls)}
             payload["tool_calls"] = orjson.dumps(calls).decode() if calls else None
             action = builder.action(payload, usage={}, policy=None, extra=left)
         elif action is None:

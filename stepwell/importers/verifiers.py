@@ -36,8 +36,7 @@ from stepwell.importers.messages import (
     take_text,
     take_time,
 )
-from stepwell.importers.nemo_gym import SOLUTIONS, TESTS
-from stepwell.importers.sealed import Seal
+from stepwell.importers.sealed import SOLUTIONS, TESTS, Seal
 from stepwell.importers.span_messages import plain
 from stepwell.importers.streams import Stream, lines_of
 

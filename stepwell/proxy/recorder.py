@@ -18,6 +18,7 @@ import orjson
 import pyarrow as pa
 
 from schemas.rejects import REJECTS
+from stepwell.chat import prompt_hash
 from stepwell.event import Event, to_table
 from stepwell.ids import digest, sha256
 from stepwell.lake import Lake
@@ -26,6 +27,7 @@ from stepwell.proxy.address import Address
 from stepwell.proxy.journal import Journal
 from stepwell.proxy.replies import usage_of
 from stepwell.proxy.trajectory import STOPPED, Record, Trajectory
+from stepwell.secrets.redact import Redactor
 
 _UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
@@ -50,9 +52,11 @@ class Recorder:
     def __init__(
         self, lake: Lake, journal: Journal, *, idle: float = 3600.0, every: float = 10.0, batch: int = 1000,
         most_bytes: int = 256 << 20, tell: Callable[[str], None] = lambda text: None,
+        redactor: Redactor | None = None,
     ) -> None:  # fmt: skip
         self.lake, self.log, self.journal, self.tell = lake, EventLog(lake), journal, tell
         self.idle, self.every, self.batch, self.most_bytes = idle, every, batch, most_bytes
+        self.redactor = redactor
         self.counts = Counts()
         self.open: dict[Address, Trajectory] = {}
         self.n_bytes = 0
@@ -69,6 +73,8 @@ class Recorder:
 
     async def start(self) -> int:
         """Take up what a killed or stopped process left in the journal; returns the number of records."""
+        if self.redactor is not None:
+            await asyncio.to_thread(self.redactor.redact, "warm")  # loading the rules takes seconds the first time
         n, damaged, cut, orphans, closed = 0, False, None, [], set[str]()
         by_id: dict[str, tuple[Address, Trajectory]] = {}
         for path, offset, line, record in self.journal.replay():
@@ -112,7 +118,7 @@ class Recorder:
         found = self.open.get(address)
         if found is None:
             where = [address.corpus, address.name, address.attempt]
-            opened = about | {"address": where, "corpus": address.corpus, "attempt": address.attempt or 0}
+            opened = self._clean(about) | {"address": where, "corpus": address.corpus, "attempt": address.attempt or 0}
             found = Trajectory(digest("proxy", where, uuid.uuid4().hex), opened)
             found.last_at = time.time()
             self.open[address] = found
@@ -122,8 +128,10 @@ class Recorder:
     async def record(self, address: Address, about: dict[str, Any], record: Record) -> Trajectory:
         """Keep one finished call; returns when it is on disk. A chat call gives its `messages`, which are placed here."""
         trajectory = self.trajectory(address, about)
+        record, said = self._clean(record), record.get("messages")
         messages = record.pop("messages", None)
         if messages is not None:
+            record["prompt_hash"] = record["prompt_hash"] if messages == said else prompt_hash(messages)
             record["place"] = trajectory.place(messages, record["sent"])
         await self._keep(trajectory, record)
         counts = self.counts
@@ -134,6 +142,10 @@ class Recorder:
             counts.tokens_in += usage["tokens_in"] or 0
             counts.tokens_out += usage["tokens_out"] or 0
         return trajectory
+
+    def _clean(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Without secrets, each text alone: a message is the same in every prompt, whatever stands around it."""
+        return told if self.redactor is None else self.redactor.apart(told)
 
     async def _keep(self, trajectory: Trajectory, record: Record) -> None:
         record |= {"t": trajectory.trajectory_id, "n": trajectory.n}
@@ -153,7 +165,7 @@ class Recorder:
     async def end(self, address: Address, told: dict[str, Any]) -> list[str]:
         """End every open trajectory at an address and below it; returns their ids."""
         found = [(a, t) for a, t in self.open.items() if address.covers(a)]
-        await asyncio.gather(*(self._end(where, trajectory, dict(told)) for where, trajectory in found))
+        await asyncio.gather(*(self._end(where, trajectory, self._clean(dict(told))) for where, trajectory in found))
         return [t.trajectory_id for _, t in found]
 
     async def _end(self, address: Address, trajectory: Trajectory, told: Record) -> None:
@@ -221,6 +233,7 @@ class Recorder:
         return True
 
     def _reject(self, path: str, offset: int, raw: bytes, why: str) -> None:
+        raw = raw if self.redactor is None else self.redactor.raw(raw)
         row = {
             "reject_id": digest(path, offset, "malformed", sha256(raw)), "path": path, "offset": offset,
             "reason": "malformed", "detail": f"proxy: {why}", "format": "stepwell-proxy", "raw": raw,

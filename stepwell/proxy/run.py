@@ -19,6 +19,7 @@ from stepwell.lake import Lake
 from stepwell.proxy.journal import Journal
 from stepwell.proxy.recorder import Counts, Recorder
 from stepwell.proxy.server import Proxy
+from stepwell.secrets.redact import redactor_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Settings:
     timeout: float = 600.0
     most_bytes: int = 64 << 20
     journal: Path | None = None
+    keep_secrets: bool = False
 
     def __post_init__(self) -> None:
         at = urlsplit(self.upstream)
@@ -73,8 +75,9 @@ async def serve(
         stopped.set()
 
     recorder = Recorder(
-        lake, Journal(settings.folder(lake)), idle=settings.idle, every=settings.every, batch=settings.batch, tell=tell
-    )
+        lake, Journal(settings.folder(lake)), idle=settings.idle, every=settings.every, batch=settings.batch, tell=tell,
+        redactor=None if settings.keep_secrets else redactor_of(lake),
+    )  # fmt: skip
     key = os.environ.get(settings.key_env) if settings.key_env else None
     proxy = Proxy(
         settings.upstream, recorder, key=key, token=settings.token, timeout=settings.timeout, most=settings.most_bytes,

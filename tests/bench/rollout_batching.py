@@ -26,10 +26,9 @@ WORLD = World(functions=2)
 def main() -> None:
     """Print the figures."""
     go_where_vllm_is("tests.bench.rollout_batching", "this benchmark")
-    n_tasks = int(sys.argv[1]) if len(sys.argv) > 1 else 32
-    policy = VllmPolicy(
-        sys.argv[2] if len(sys.argv) > 2 else "jobs/base", "base", temperature=0.5, max_new_tokens=64, seed=0
-    )
+    given = [*sys.argv[1:], *("32", "jobs/base", "14")[len(sys.argv) - 1 :]]
+    n_tasks, turns = int(given[0]), int(given[2])
+    policy = VllmPolicy(given[1], "base", temperature=0.5, max_new_tokens=64, seed=0)
     rates = {}
     for parallel in (32, 1, 32, 1):
         with tempfile.TemporaryDirectory() as folder:

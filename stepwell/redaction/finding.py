@@ -1,0 +1,66 @@
+"""What a request means: the values a pattern matches, the trajectories that a task, repository, source or corpus has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stepwell.errors import UnknownName
+from stepwell.lake import Lake
+from stepwell.redaction.run import unfinished
+from stepwell.secrets.values import SHORTEST
+
+
+def matching(lake: Lake, pattern: re.Pattern[str]) -> list[str]:
+    """What a pattern matches in any text of any data file of any version, sorted; nothing of under four characters."""
+    found: set[str] = set()
+    for path in lake.store.paths():
+        if path.endswith(".parquet") and "/_delta_log/" not in path:
+            with lake.store.fs.open_input_file(path) as file:
+                for batch in pq.ParquetFile(file).iter_batches(batch_size=1024):
+                    for text in _texts(batch.to_pylist()):
+                        found.update(match[0] for match in pattern.finditer(text))
+    return sorted(value for value in found if len(value) >= SHORTEST)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, bytes):
+        yield value.decode("utf-8", "surrogateescape")
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def taken_down(lake: Lake, asked: Mapping[str, Sequence[str]]) -> set[str]:
+    """Trajectories by `trajectory_id`, `task_id`, `repo`, `corpus` or `source` (path), and those that continue them.
+
+    Those of a takedown that was begun and not finished are among them. Call it after a refresh. Raises UnknownName for a
+    name that has none: then it is not clear what is to go.
+    """
+    table = lake.read("trajectories", columns=["trajectory_id", "task_id", "repo", "corpus"])
+    begun = {t for report in unfinished(lake) if report.action == "takedown" for t in report.taken_down}
+    found = set(begun)
+    for column, names in asked.items():
+        for name in names:
+            if column == "source":
+                rows = lake.read("sources", filters=pc.field("path") == name).to_pylist()
+                new = {trajectory for row in rows for trajectory in row["trajectory_ids"]}
+            else:
+                new = set(table.filter(pc.equal(table.column(column), name)).column("trajectory_id").to_pylist())
+            if not new and not begun:
+                raise UnknownName(column.removesuffix("_id"), name, (), f"`stepwell sql` lists them by {column}.")
+            found |= new
+    while more := _children(lake, found) - found:
+        found |= more
+    return found
+
+
+def _children(lake: Lake, parents: set[str]) -> set[str]:
+    rows = lake.read("events", columns=["trajectory_id", "start"], filters=pc.field("kind") == "start").to_pylist()
+    return {row["trajectory_id"] for row in rows if (row["start"] or {}).get("parent_trajectory") in parents}

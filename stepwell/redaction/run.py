@@ -1,0 +1,237 @@
+"""A redaction or takedown from its plan to its proof.
+
+The order makes a killed run harmless: what is concerned is written into `redactions/NAME.json` before anything is changed;
+`events` come before what is derived from them; every step done again does nothing. So running the same command again finishes
+it. Writers may go on meanwhile, except a proxy whose journal is concerned; what they write afterwards is theirs to redact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.tables import TABLES
+from stepwell.errors import LakeError
+from stepwell.fold import refresh
+from stepwell.ids import digest, sha256
+from stepwell.lake import Lake
+from stepwell.redaction.history import erase
+from stepwell.redaction.others import clean_caches, clean_files
+from stepwell.redaction.rewriting import rewritten
+from stepwell.redaction.scan import scan
+from stepwell.redaction.target import Taking, Target, mapped
+from stepwell.secrets.redact import Redactor, salt_of
+
+_BATCH = 200
+_COMMIT = (
+    "timestamp",
+    "operation",
+    "operationParameters",
+    "engineInfo",
+    "clientVersion",
+    "version",
+    "operationMetrics",
+)
+
+
+@dataclass
+class Report:
+    """What a redaction concerned and did; kept as `redactions/NAME.json`, without the values.
+
+    `models` were trained on rows of the trajectories concerned: their weights are not changed, so whether they may be used
+    is to be decided. `left` are files in which a value still is, or that could not be read: empty, or nothing is proven.
+    """
+
+    name: str
+    reason: str
+    action: str = "redact"
+    done: bool = False
+    trajectories: list[str] = field(default_factory=list)
+    taken_down: list[str] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    versions: dict[str, int] = field(default_factory=dict)
+    rows_dropped: dict[str, int] = field(default_factory=dict)
+    files_erased: dict[str, int] = field(default_factory=dict)
+    cached: int = 0
+    files_changed: int = 0
+    left: list[str] = field(default_factory=list)
+
+
+def redact(lake: Lake, target: Target, reason: str, say: Callable[[str], None] = lambda text: None) -> Report:
+    """Take values, events and trajectories out of every file of a lake, and scan it for the values.
+
+    Raises LakeError while another redaction runs, a proxy records into a journal that is concerned, or a cache is open.
+    """
+    taking = Taking(target, Redactor(salt_of(lake)), reason)
+    with lake.alone("redaction", "redacting"):
+        report = _planned(lake, taking)
+        say(f"{len(report.trajectories)} trajectories, {len(report.models)} models concerned")
+        concerned = sorted({*report.trajectories, *report.taken_down})
+        report.cached += clean_caches(lake, taking, _said(lake, taking))
+        for at in range(0, len(concerned), _BATCH):
+            _version(report, lake, "events", taking, lambda rows: rewritten(rows, taking), concerned[at : at + _BATCH])
+            say(f"events: {min(at + _BATCH, len(concerned))} of {len(concerned)} trajectories rewritten")
+        if lake.version("trajectories") is not None:
+            refresh(lake)
+        for name in lake.dataset_names():
+            _dataset(report, lake, name, taking)
+        for name in TABLES:
+            if name != "events":
+                _table(report, lake, name, taking)
+        for name in [*TABLES, *lake.dataset_names()]:
+            report.files_erased[name] = report.files_erased.get(name, 0) + erase(lake, name, taking, set(concerned))
+        report.files_changed += clean_files(lake, taking)
+        say("scanning every file")
+        report.left = [f"{hit.path}: {hit.how}" for hit in scan(lake, target)]
+        report.done = not report.left
+        _keep(lake, report)
+        for other in unfinished(lake):
+            if report.done and other.action == "takedown" and set(other.taken_down) <= target.down:
+                _keep(lake, replace(other, done=True))
+    return report
+
+
+def unfinished(lake: Lake) -> list[Report]:
+    """Redactions that were begun and not proven, by name: killed, or files were left."""
+    paths = (p for p in lake.store.paths("redactions") if p.endswith(".json"))
+    reports = [Report(**orjson.loads(lake.store.get(p) or b"")) for p in paths]
+    return [report for report in reports if not report.done]
+
+
+def _planned(lake: Lake, taking: Taking) -> Report:
+    """What is concerned, added to what an earlier run of the same request found, and written down."""
+    kept = lake.store.get(f"redactions/{taking.name}.json")
+    action = "takedown" if taking.target.down else "redact"
+    report = Report(**orjson.loads(kept)) if kept else Report(taking.name, taking.reason, action)
+    begun = {t for other in unfinished(lake) for t in other.trajectories}
+    found = {*report.trajectories, *begun, *_concerned(lake, taking)}
+    report.trajectories = sorted(found - taking.target.down)
+    report.taken_down = sorted(taking.target.down)
+    known = {m["model_id"] for m in report.models}
+    report.models += [m for m in models_of(lake, {*found, *report.taken_down}, taking) if m["model_id"] not in known]
+    report.done = False
+    _keep(lake, report)
+    return report
+
+
+def _keep(lake: Lake, report: Report) -> None:
+    lake.store.put(f"redactions/{report.name}.json", orjson.dumps(asdict(report), option=orjson.OPT_INDENT_2))
+
+
+def _concerned(lake: Lake, taking: Taking) -> set[str]:
+    """Trajectories with an event that holds a value or is named."""
+    found: set[str] = set()
+    named = pa.array(sorted(taking.target.events), pa.string())
+    for rows in _batches(lake, "events"):
+        hit = pc.or_(taking.target.rows(rows), pc.is_in(rows.column("event_id"), named))
+        found.update(rows.column("trajectory_id").filter(hit).to_pylist())
+    return found
+
+
+def _batches(lake: Lake, name: str) -> Iterable[pa.Table]:
+    handle = lake.table(name)
+    if handle is not None:
+        for batch in lake.dataset(handle).to_batches(batch_size=4096):
+            yield pa.Table.from_batches([batch])
+
+
+def _said(lake: Lake, taking: Taking) -> set[str]:
+    """Replies of models in the events that go whole."""
+    down, named = pa.array(sorted(taking.target.down)), pa.array(sorted(taking.target.events))
+    where = None
+    for column, values in (("trajectory_id", down), ("event_id", named)):
+        if len(values):
+            clause = pc.field(column).isin(values)
+            where = clause if where is None else where | clause
+    if where is None:
+        return set()
+    rows = lake.read("events", columns=["action", "label", "verdict", "attempt"], filters=where).to_pylist()
+    texts = {(row[k] or {}).get(f) for row in rows for k in row for f in ("text", "raw", "code")}
+    return {text for text in texts if text}
+
+
+def models_of(lake: Lake, trajectories: set[str], taking: Taking) -> list[dict[str, Any]]:
+    """Models trained on a dataset version with `rows` of these trajectories or with a value.
+
+    `rows` is null where that version can no longer be read, as an earlier redaction erased it.
+    """
+    found = []
+    for model in lake.read("models").sort_by("recorded_at").to_pylist():
+        if not model["dataset"]:
+            continue
+        name = model["dataset"] if model["dataset"].startswith("datasets/") else f"datasets/{model['dataset']}"
+        if lake.version(name) is None:
+            continue
+        told = {k: model[k] for k in ("model_id", "name", "path", "dataset", "dataset_version", "dataset_hash")}
+        try:
+            rows = lake.read(name, model["dataset_version"])
+        except LakeError:  # an earlier redaction erased that version
+            found.append(told | {"rows": None})
+            continue
+        hit = pc.or_(taking.target.rows(rows), pc.is_in(rows.column("trajectory_id"), pa.array(sorted(trajectories))))
+        if n := pc.sum(hit).as_py():
+            found.append(told | {"rows": n})
+    return found
+
+
+def _version(
+    report: Report,
+    lake: Lake,
+    name: str,
+    taking: Taking,
+    change: Callable[[pa.Table], pa.Table | None],
+    trajectories: list[str] | None = None,
+    seal: dict[str, str] | None = None,
+) -> None:
+    """Rewrite a table and note the version that made."""
+    metadata = {**(seal or {}), "stepwell.redaction": taking.name}
+    key = None if trajectories is None else "trajectory_id"
+    version = lake.rewrite(name, change, metadata, key, trajectories or ())
+    if version is not None:
+        report.versions[name] = version
+        _keep(lake, report)
+
+
+def _dataset(report: Report, lake: Lake, name: str, taking: Taking) -> None:
+    """Drop the rows of what is concerned: their token ids say what their messages say. The dataset is to be built again."""
+    concerned = pa.array([*report.trajectories, *report.taken_down], pa.string())
+
+    def kept(rows: pa.Table) -> pa.Table | None:
+        hit = pc.or_(taking.target.rows(rows), pc.is_in(rows.column("trajectory_id"), concerned))
+        n = pc.sum(hit).as_py() or 0
+        report.rows_dropped[name] = report.rows_dropped.get(name, 0) + n
+        return rows.filter(pc.invert(hit)) if n else None
+
+    handle = lake.table(name)
+    said = {} if handle is None else handle.history(1)[0]
+    seal = {k: taking.clean(v) for k, v in said.items() if isinstance(v, str) and k not in _COMMIT}
+    _version(report, lake, name, taking, kept, seal=seal | {"dataset_hash": f"redacted:{taking.name}"})
+
+
+def _table(report: Report, lake: Lake, name: str, taking: Taking) -> None:
+    """Put markers into rows that hold a value; drop what was measured on a trajectory that is taken down."""
+    down = pa.array(sorted(taking.target.down), pa.string())
+
+    def changed(rows: pa.Table) -> pa.Table | None:
+        gone = pc.is_in(rows.column("trajectory_id"), down) if name == "evaluations" else pa.repeat(False, len(rows))
+        hit = pc.or_(gone, taking.target.rows(rows))
+        if not pc.any(hit).as_py():
+            return None
+        touched = [mapped(row, taking.clean) for row in rows.filter(pc.and_(hit, pc.invert(gone))).to_pylist()]
+        for row in touched if name == "rejects" else []:
+            said = sha256(row["raw"] or row["detail"])
+            row["reject_id"] = digest(row["path"], row["offset"], row["reason"], said)
+        schema = lake.spec(name).schema
+        return pa.concat_tables([rows.filter(pc.invert(hit)).cast(schema), pa.Table.from_pylist(touched, schema)])
+
+    if any(taking.target.held(rows) or _measured(name, rows, down) for rows in _batches(lake, name)):
+        _version(report, lake, name, taking, changed)
+
+
+def _measured(name: str, rows: pa.Table, down: pa.Array) -> bool:
+    return name == "evaluations" and bool(pc.any(pc.is_in(rows.column("trajectory_id"), down)).as_py())

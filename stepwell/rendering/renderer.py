@@ -1,0 +1,190 @@
+"""Tokens of a conversation: the template's text through the model's tokenizer, and which of them are in the loss.
+
+Belongs here: tokens and labels. Does not belong here: what the template writes where (`template`).
+
+Special tokens that some content spells out are not special: text of a tool, a user or a model never becomes a token that
+opens or closes a message. Where there are none, the ids are those of `transformers`' `apply_chat_template`.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.normalizers import NFC
+
+from stepwell.errors import RenderError, UsageError
+from stepwell.ids import sha256
+from stepwell.rendering.template import Message, Template, Written, mapped
+
+IGNORE = -100
+VERSION = "stepwell-rendering@2"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Tokens of one conversation: `input_ids` and `labels` (same length), and (start, end) token ranges of each reply."""
+
+    input_ids: list[int]
+    labels: list[int]
+    spans: list[tuple[int, int]]
+
+    @property
+    def n_trained(self) -> int:
+        """Positions in the loss."""
+        return sum(label != IGNORE for label in self.labels)
+
+
+class Renderer:
+    """The tokenizer and chat template of a model directory."""
+
+    def __init__(self, tokenizer: Tokenizer, template: str, special: dict[str, str], source: str) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.tokenizer, self.template, self.special, self.source = tokenizer, template, special, source
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Renderer:
+        """Read a Hugging Face model directory; raises UsageError when tokenizer.json or the template is missing."""
+        root = Path(directory)
+        if not (root / "tokenizer.json").is_file():
+            raise UsageError(f"{str(directory)!r} has no tokenizer.json; name a model directory saved by transformers.")
+        config = _json(root / "tokenizer_config.json")
+        template = (root / "chat_template.jinja").read_text() if (root / "chat_template.jinja").is_file() else None
+        template = template or config.get("chat_template")
+        if not isinstance(template, str):
+            raise UsageError(f"{str(directory)!r} has no chat template; add chat_template.jinja to it.")
+        names = {k: v for k, v in {**_json(root / "special_tokens_map.json"), **config}.items() if k.endswith("_token")}
+        special = {k: v["content"] if isinstance(v, dict) else v for k, v in names.items() if isinstance(v, str | dict)}
+        return cls(Tokenizer.from_file(str(root / "tokenizer.json")), template, special, str(directory))
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """What a dataset must record to be reproduced: hashes of tokenizer and template, and the version of this code."""
+        return {
+            "tokenizer_hash": sha256(self.tokenizer.to_str()),
+            "template_hash": sha256(self.template),
+            "renderer": VERSION,
+        }
+
+    @cached_property
+    def special_ids(self) -> dict[int, str]:
+        """Ids of the special tokens, and how they are written."""
+        return {i: t.content for i, t in self.tokenizer.get_added_tokens_decoder().items() if t.special}
+
+    @cached_property
+    def _template(self) -> Template:
+        return Template(self.template, self.special, list(self.special_ids.values()), self.source)
+
+    @cached_property
+    def _literally(self) -> Tokenizer:
+        """The tokenizer for which special tokens are text like any other."""
+        made = Tokenizer.from_str(self.tokenizer.to_str())
+        made.encode_special_tokens = True
+        sample, token = " a b", self._template.specials[0]
+        ids = made.encode(sample, add_special_tokens=False).ids
+        whole = self.tokenizer.encode(token.join([sample] * 3), add_special_tokens=False).ids
+        one = [self.tokenizer.token_to_id(token)]
+        if whole != [*ids, *one, *ids, *one, *ids]:
+            raise RenderError(
+                f"special tokens spelt out in content cannot be kept apart: the tokenizer of {self.source!r} writes a text "
+                "otherwise after a special token."
+            )
+        return made
+
+    def text(self, messages: Sequence[Message], *, prompt: bool = False) -> str:
+        """The conversation as the model's template writes it; `prompt` adds the header of the next reply."""
+        return self._template.text(messages, prompt=prompt)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the prompt for the next reply."""
+        return self._tokens(self._template.write(messages, prompt=True))[0]
+
+    def encode(self, messages: Sequence[Message], weights: Sequence[float]) -> Rendered:
+        """Tokens and labels of a conversation; `weights` has one entry per assistant message that is no demo, 0 or 1.
+
+        In the loss: the replies of weight 1, all the template writes of them after the prompt for them, with the special
+        token that closes them, and nothing else. Raises RenderError, its reason before the first colon, when template and
+        tokens cannot be shown to agree with the replies.
+        """
+        demos = [bool(m.get("is_demo")) for m in messages if m["role"] == "assistant"]
+        if demos.count(False) != len(weights):
+            raise RenderError(
+                f"{demos.count(False)} assistant messages but {len(weights)} weights; give one weight per reply."
+            )
+        written = self._template.write(messages)
+        ranges = self._template.replies(messages, written)
+        ids, offsets = self._tokens(written)
+        labels = [IGNORE] * len(ids)
+        spans = [self._span(offsets, *r) for r, demo in zip(ranges, demos, strict=True) if not demo]
+        for (start, end), weight in zip(spans, weights, strict=True):
+            if weight:
+                labels[start:end] = ids[start:end]
+        return Rendered(ids, labels, spans)
+
+    def _span(self, offsets: Sequence[tuple[int, int]], lows: Sequence[int], high: int) -> tuple[int, int]:
+        """Token range of a reply that ends at `high` and starts at the first of `lows` where a token starts."""
+        end = bisect_left(offsets, high, key=lambda o: o[0])
+        for low in lows:
+            start = bisect_right(offsets, low, key=lambda o: o[1])
+            if offsets[start][0] >= low and offsets[end - 1][1] == high:
+                return start, end
+        raise RenderError(
+            f"a token lies across the edge of a reply: template and tokenizer of {self.source!r} do not fit at token "
+            f"{start} or {end}."
+        )
+
+    def _tokens(self, written: Written) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids and their (start, end) characters."""
+        if not written.literals:
+            encoding = self.tokenizer.encode(written.text, add_special_tokens=False)
+            return list(encoding.ids), list(encoding.offsets)  # each access to these copies the whole list
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        at = 0
+        for special in [*self._template.special.finditer(written.text), None]:
+            low, high = special.span() if special else (len(written.text),) * 2
+            piece = self._literally.encode(written.restore(written.text[at:low]), add_special_tokens=False)
+            ids += piece.ids
+            offsets += [(a + at, b + at) for a, b in piece.offsets]
+            if special:
+                ids.append(self.tokenizer.token_to_id(special[0]))
+                offsets.append((low, high))
+            at = high
+        return ids, offsets
+
+    def normal(self, value: Any) -> Any:
+        """A JSON value with its texts as the tokenizer keeps them: some compose accents (NFC)."""
+        normalizer = self.tokenizer.normalizer
+        return mapped(value, normalizer.normalize_str) if isinstance(normalizer, NFC) else value
+
+    def decodes(self, ids: Sequence[int], messages: Sequence[Message]) -> bool:
+        """Whether tokens are, decoded, what the template writes of a conversation."""
+        return bool(self.tokenizer.decode(list(ids), skip_special_tokens=False) == self.normal(self.text(messages)))
+
+    def trained_text(self, rendered: Rendered) -> list[str]:
+        """What the loss covers, decoded: one string per run of trained positions."""
+        return [self.tokenizer.decode(run, skip_special_tokens=False) for run in runs(rendered.labels)]
+
+
+def runs(labels: Sequence[int]) -> list[list[int]]:
+    """The trained tokens, one list for each unbroken run of them."""
+    found: list[list[int]] = []
+    previous = IGNORE
+    for label in labels:
+        if label != IGNORE:
+            if previous == IGNORE:
+                found.append([])
+            found[-1].append(label)
+        previous = label
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,62 @@
+"""The files of a lake by their path below its URI, for what is no row: a salt, a record of redactions, the logs of tables.
+
+Does not belong here: writing rows (`lake`). On a local lake a file is replaced as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow.fs as fs
+from deltalake.fs import DeltaStorageHandler
+
+
+class Store:
+    """Read, write, list and delete files below a URI; paths have no leading slash."""
+
+    def __init__(self, uri: str, local: bool, storage_options: dict[str, str] | None) -> None:
+        self.uri, self.local = uri, local
+        if local:
+            self.fs: fs.FileSystem = fs.SubTreeFileSystem(uri, fs.LocalFileSystem())
+        else:
+            self.fs = fs.PyFileSystem(DeltaStorageHandler(uri, storage_options))
+
+    def get(self, path: str) -> bytes | None:
+        """All bytes of a file; None when there is none."""
+        try:
+            with self.fs.open_input_file(path) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file, or replace it; it is on disk when this returns."""
+        if not self.local:
+            with self.fs.open_output_stream(path) as stream:
+                stream.write(data)
+            return
+        target = Path(self.uri) / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+
+    def paths(self, under: str = "") -> list[str]:
+        """Every file below a folder, sorted."""
+        found = self.fs.get_file_info(fs.FileSelector(under, recursive=True, allow_not_found=True))
+        return sorted(f.path for f in found if f.type == fs.FileType.File)
+
+    def delete(self, path: str) -> None:
+        """Delete a file, and the folders that it leaves empty; nothing happens when there is none."""
+        try:
+            self.fs.delete_file(path)
+        except FileNotFoundError:
+            return
+        folder = Path(self.uri, path).parent
+        while self.local and folder != Path(self.uri) and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
