@@ -69,6 +69,6 @@ def _block(name: str, arguments: str | None) -> str:
     try:
         said = {k: v if isinstance(v, str) else orjson.dumps(v).decode() for k, v in given.items()}
     except (AttributeError, orjson.JSONEncodeError):  # no object, or nested too deep to be written again
-        said = {"arguments": arguments}
+        said = {"arguments": arguments or ""}
     lines = [f"<parameter={key}>\n{value}\n</parameter>" for key, value in said.items()]
     return "\n".join([f"<function={name}>", *lines, "</function>"])
