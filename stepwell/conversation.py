@@ -108,8 +108,7 @@ def conversations(events: pa.Table) -> Iterator[Conversation]:
             current.steps.append(row["step"])
             current.event_ids.append(row["event_id"])
         elif kind == "observation":
-            shown = payload["rendered"] if payload["rendered"] is not None else payload["raw"]
-            observations.append((payload["position"] or 0, {"role": payload["role"] or "user", "content": shown or ""}))
+            observations.append((payload["position"] or 0, answered(payload)))
         elif kind == "mask":
             current.masks[payload["mask_rule"], row["step"]] = (payload["weight"], row["event_id"])
     if current is not None:

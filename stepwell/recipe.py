@@ -172,7 +172,9 @@ def load(path: str | Path) -> Recipe:
         return Recipe.model_validate({"name": file.stem, **settings})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
-        raise RecipeError(f"recipe {str(file)!r}: {problems}. See stepwell/recipe.py and stepwell/settings.py for what is allowed.") from error
+        raise RecipeError(
+            f"recipe {str(file)!r}: {problems}. See stepwell/recipe.py and stepwell/settings.py for what is allowed."
+        ) from error
 
 
 def names(folder: Path = RECIPES) -> list[str]:

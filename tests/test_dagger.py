@@ -488,9 +488,8 @@ def test_a_loop_killed_anywhere_goes_on_where_it_was(lake: Lake, tmp_path: Path)
     kill_when(start(recipe, lake), lambda: (lake.version("events") or 0) >= 1)  # while it collects
     log = EventLog(lake)
     kept = {r["trajectory_id"] for r in log.read(kinds=["end"], columns=["trajectory_id"]).to_pylist()}
-    kill_when(
-        start(recipe, lake), lambda: bool(list(tmp_path.glob("lake/checkpoints/loop-1/trainer-*/checkpoint-*/tr*")))
-    )
+    written = "lake/checkpoints/loop-1/trainer-*/checkpoint-*/trainer_state.json"
+    kill_when(start(recipe, lake), lambda: bool(list(tmp_path.glob(written))))
     assert len(lake.read("models")) == 0
     collected = Loop(load(recipe), lake).trajectories(1)
     assert len(collected) == 12

@@ -17,10 +17,11 @@ from stepwell.errors import SandboxError, UsageError
 from stepwell.rollout.drawn_problems import problems
 from stepwell.rollout.hints import MOST_CHARS, derive, leaks
 from stepwell.rollout.problems import Problem, Test, load, read, unique
-from stepwell.rollout.rewards import Results, ast_hash, reward
+from stepwell.rollout.rewards import Results, reward
 from stepwell.rollout.sandbox import Sandbox
 from stepwell.rollout.solutions import Tester, run
 from stepwell.rollout.solving import block, code_of
+from stepwell.syntax import ast_hash
 
 HUMAN_EVAL = {
     "task_id": "HumanEval/0",

@@ -103,9 +103,8 @@ def gate(
 ) -> Report:
     """Compare a dataset (`datasets/<recipe>`) with every suite and keep the flags; the same inputs give the same flags.
 
-    `planned` are tasks of suites that are not in the log yet.
-
-    Raises LakeError when the dataset does not exist, UnknownName for a detector that does not.
+    `planned` are tasks of suites that are not in the log yet. Raises LakeError when the dataset does not exist or is not
+    sealed, UnknownName for a detector that does not exist.
     """
     for name in [*settings.off, *(w.rpartition("/")[2] for w in settings.waive)]:
         if name not in DETECTORS:
@@ -115,11 +114,7 @@ def gate(
         raise LakeError(
             f"no dataset {dataset!r} in {lake.uri}; there are: {', '.join(lake.dataset_names()) or 'none'}. Build it first."
         )
-    seal = next(c for c in (lake.table(dataset) or handle).history() if c["version"] == handle.version())
-    if "dataset_hash" not in seal or "events_version" not in seal:
-        raise LakeError(
-            f"{dataset!r} at version {handle.version()} is not sealed (a redaction rewrote it?); build it again."
-        )
+    seal = _seal(lake, dataset, handle.version())
     known = Suites([*suites(lake, settings.against), *planned], settings)
     flags, n_rows, bare = [], 0, 0
     for row_id, hits, placed in _of_rows(lake, dataset, handle.version(), int(seal["events_version"]), known):
@@ -132,6 +127,18 @@ def gate(
     if store:
         _store(lake, report)
     return report
+
+
+def _seal(lake: Lake, dataset: str, version: int) -> dict[str, Any]:
+    """What the last commit that sealed the rows of this version says; a compaction since changes no row."""
+    handle = lake.table(dataset)
+    commits: list[dict[str, Any]] = [] if handle is None else handle.history()
+    seal = next(
+        (c for c in commits if c["version"] <= version and {"dataset_hash", "events_version"} <= c.keys()), None
+    )
+    if seal is None:
+        raise LakeError(f"{dataset!r} at version {version} is not sealed; build it again.")
+    return seal
 
 
 def _of_rows(

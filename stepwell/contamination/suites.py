@@ -17,10 +17,12 @@ from stepwell.ids import digest, sha256
 from stepwell.recipe import Contamination
 from stepwell.syntax import blocks
 
+VERSION = "contamination@1"
+"""Part of the gate's identity: raised when a detector changes what it flags."""
 GRAM, SHINGLE = 13, 5
 MIN_GRAMS, MIN_SHINGLES, MIN_CASES = 3, 10, 2
 TEXTUAL = ("exact", "normalised", "ngram", "minhash")
-"""Detectors of statements; in a suite too small to show what is common, tasks of one set with different tests may share theirs."""
+"""Detectors of statements. Where a suite is too small to show what is common, tasks of one set may share theirs."""
 DETECTORS: dict[str, str] = {
     "identity": "same task id in the same set",
     "source": "same address or contest problem",
@@ -75,7 +77,7 @@ class Suites:
         files = [[tuple(sorted(t.files))] if t.files else [] for t in self.tasks]
         dropped = common(files, names)
         self.patched = {i for i, of in enumerate(files) if of and (names[i], of[0]) not in dropped}
-        self.hash = digest(settings.model_dump(mode="json"), sorted(digest(*_facts(t)) for t in self.tasks))
+        self.hash = digest(VERSION, settings.model_dump(mode="json"), sorted(digest(*_facts(t)) for t in self.tasks))
 
     def of_task(self, task: Task) -> list[Hit]:
         """What the detectors say of a training task."""
@@ -116,12 +118,12 @@ class Suites:
         rule, window = self.settings.repository, self.settings.window_days
         for i in self.repos.get(task.repo, ()) if rule != "off" and task.repo else ():
             other = self.tasks[i]
-            dated = task.created is not None and other.created is not None
-            gap = abs(task.created - other.created) if task.created is not None and other.created is not None else 0.0
+            gap = None if task.created is None or other.created is None else abs(task.created - other.created)
+            near = gap is not None and gap <= window
             same = bool(task.base_commit) and task.base_commit == other.base_commit
-            if same or rule == "any" or (rule == "window" and dated and gap <= window):
-                yield "repository", i, 1.0 if same or not dated else max(0.0, 1 - gap / (window + 1))
-            if i in self.patched and task.files and gap <= window:
+            if same or rule == "any" or (rule == "window" and near):
+                yield "repository", i, 1.0 if same or gap is None else max(0.0, 1 - gap / (window + 1))
+            if i in self.patched and task.files and (near or gap is None):
                 share = len(task.files & other.files) / len(task.files | other.files)
                 if share >= self.settings.files:
                     yield "files", i, share

@@ -18,7 +18,7 @@ from stepwell.rendering import IGNORE, Renderer
 
 SAMPLE = 6
 """Rows on a page."""
-_INVISIBLE = {"\n": "⏎\n", "\t": "⇥\t", "\r": "␍", "\u200b": "·"}
+_INVISIBLE = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\u200b": "·"}
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --paper: #fff; --line: #d0d7de; --soft: #656d76;
   --trained: #b7ebc2; --masked: #ffd3ad; --context: #f3f4f6; --edge: #8882; }
@@ -34,16 +34,17 @@ h1 { font-size: 1.15rem; margin: 0; } h2 { font-size: 1rem; margin: 1.6rem 0 .2r
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 .8rem; }
 dd { margin: 0; font-family: ui-monospace, monospace; }
 pre { margin: 0; padding: .6rem .8rem; border: 1px solid var(--line); border-radius: 6px; white-space: pre-wrap;
-  overflow-wrap: anywhere; font: 13px/1.75 ui-monospace, monospace; unicode-bidi: plaintext; tab-size: 4; }
+  overflow-wrap: anywhere; font: 13px/1.75 ui-monospace, monospace; tab-size: 4; }
+pre span { unicode-bidi: isolate; direction: ltr; }
 pre span { border-radius: 2px; box-shadow: inset -1px 0 var(--edge); } pre span:hover { outline: 2px solid currentColor; }
 .trained { background: var(--trained); } .masked { background: var(--masked); } .context { background: var(--context); }
 .special { font-weight: 600; text-decoration: underline dotted; text-underline-offset: 3px; } .mark { opacity: .35; }
-.problems { border-left: 4px solid #cf222e; padding-left: .8rem; }
+.problems { list-style: none; border-left: 4px solid #cf222e; padding-left: .8rem; }
 """
 _LEGEND = (
     ("trained", "in the loss"),
     ("masked", "a reply left out of the loss (weight 0)"),
-    ("context", "context: never in the loss"),
+    ("context", "never in the loss"),
 )
 
 
@@ -70,7 +71,7 @@ def page(
         "<span><i class='special'>&lt;s&gt;</i> special token</span><span>hover: place, id, text</span></div></div></header>",
         "<main><dl>",
         *(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items()),
-        f"</dl><p class='facts'>{len(picked)} of {len(ids)} rows; {len(problems)} problems found.</p>",
+        f"</dl><p class='facts'>{len(picked)} of {len(ids)} rows; problems found: {len(problems)}.</p>",
     ]
     if problems:
         told = "".join(f"<li>{escape(p[:500])}</li>" for p in problems[:20])
@@ -121,7 +122,5 @@ def _pieces(ids: Sequence[int], renderer: Renderer) -> Iterator[tuple[int, int, 
 
 def _shown(character: str) -> str:
     """A character as HTML; those that cannot be seen have a pale mark."""
-    if character in _INVISIBLE:
-        mark, rest = _INVISIBLE[character][0], _INVISIBLE[character][1:]
-        return f"<b class='mark'>{mark}</b>{rest}"
-    return escape(character)
+    mark = _INVISIBLE.get(character)
+    return f"<b class='mark'>{mark}</b>{character}" if mark else escape(character)

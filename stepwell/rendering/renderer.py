@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,20 +83,17 @@ class Renderer:
         return Template(self.template, self.special, list(self.special_ids.values()), self.source)
 
     @cached_property
-    def _literally(self) -> Tokenizer:
-        """The tokenizer for which special tokens are text like any other."""
+    def _literally(self) -> Tokenizer | None:
+        """The tokenizer for which special tokens are text like any other; None when text depends on what is before it."""
+        added = [t for t in self.tokenizer.get_added_tokens_decoder().values() if t.special]
+        if not added or any(t.lstrip or t.rstrip or t.single_word for t in added):
+            return None
         made = Tokenizer.from_str(self.tokenizer.to_str())
         made.encode_special_tokens = True
-        sample, token = " a b", self._template.specials[0]
+        sample, (number, token) = " a b", min(self.special_ids.items())
         ids = made.encode(sample, add_special_tokens=False).ids
         whole = self.tokenizer.encode(token.join([sample] * 3), add_special_tokens=False).ids
-        one = [self.tokenizer.token_to_id(token)]
-        if whole != [*ids, *one, *ids, *one, *ids]:
-            raise RenderError(
-                f"special tokens spelt out in content cannot be kept apart: the tokenizer of {self.source!r} writes a text "
-                "otherwise after a special token."
-            )
-        return made
+        return made if whole == [*ids, number, *ids, number, *ids] else None
 
     def text(self, messages: Sequence[Message], *, prompt: bool = False) -> str:
         """The conversation as the model's template writes it; `prompt` adds the header of the next reply."""
@@ -120,44 +117,63 @@ class Renderer:
             )
         written = self._template.write(messages)
         ranges = self._template.replies(messages, written)
-        ids, offsets = self._tokens(written)
+        ids, token_at = self._tokens(written)
         labels = [IGNORE] * len(ids)
-        spans = [self._span(offsets, *r) for r, demo in zip(ranges, demos, strict=True) if not demo]
+        spans = [self._span(token_at, *r) for r, demo in zip(ranges, demos, strict=True) if not demo]
         for (start, end), weight in zip(spans, weights, strict=True):
             if weight:
                 labels[start:end] = ids[start:end]
         return Rendered(ids, labels, spans)
 
-    def _span(self, offsets: Sequence[tuple[int, int]], lows: Sequence[int], high: int) -> tuple[int, int]:
+    def _span(self, token_at: Callable[[int], int | None], lows: Sequence[int], high: int) -> tuple[int, int]:
         """Token range of a reply that ends at `high` and starts at the first of `lows` where a token starts."""
-        end = bisect_left(offsets, high, key=lambda o: o[0])
-        for low in lows:
-            start = bisect_right(offsets, low, key=lambda o: o[1])
-            if offsets[start][0] >= low and offsets[end - 1][1] == high:
-                return start, end
-        raise RenderError(
-            f"a token lies across the edge of a reply: template and tokenizer of {self.source!r} do not fit at token "
-            f"{start} or {end}."
-        )
+        start, end = next((t for t in map(token_at, lows) if t is not None), None), token_at(high)
+        if start is None or end is None:
+            raise RenderError(
+                f"a token lies across the edge of a reply: template and tokenizer of {self.source!r} do not fit at one of "
+                f"characters {lows} and {high}."
+            )
+        return start, end
 
-    def _tokens(self, written: Written) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids and their (start, end) characters."""
-        if not written.literals:
-            encoding = self.tokenizer.encode(written.text, add_special_tokens=False)
-            return list(encoding.ids), list(encoding.offsets)  # each access to these copies the whole list
+    def _tokens(self, written: Written) -> tuple[list[int], Callable[[int], int | None]]:
+        """Token ids, and a function from a character to the token that starts there (None: it is inside one).
+
+        The text is cut at the template's special tokens, as the tokenizer itself does first of all.
+        """
+        text, tokenizer = written.text, self._literally
+        if tokenizer is None:
+            if written.literals:
+                raise RenderError(
+                    f"special tokens spelt out in content cannot be kept apart: the tokenizer of {self.source!r} writes a "
+                    "text otherwise after a special token."
+                )
+            encoding = self.tokenizer.encode(text, add_special_tokens=False)
+            offsets = encoding.offsets
+            return encoding.ids, lambda place: _starting(offsets, place)
+        cuts = [(m.start(), m.end()) for m in self._template.special.finditer(text)]
+        starts, ends = [0, *(high for _, high in cuts)], [*(low for low, _ in cuts), len(text)]
+        pieces = [written.restore(text[low:high]) for low, high in zip(starts, ends, strict=True)]
         ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        at = 0
-        for special in [*self._template.special.finditer(written.text), None]:
-            low, high = special.span() if special else (len(written.text),) * 2
-            piece = self._literally.encode(written.restore(written.text[at:low]), add_special_tokens=False)
-            ids += piece.ids
-            offsets += [(a + at, b + at) for a, b in piece.offsets]
-            if special:
-                ids.append(self.tokenizer.token_to_id(special[0]))
-                offsets.append((low, high))
-            at = high
-        return ids, offsets
+        firsts: list[int] = []
+        for n, encoding in enumerate(tokenizer.encode_batch_fast(pieces, add_special_tokens=False)):
+            if n:
+                low, high = cuts[n - 1]
+                ids.append(self._numbers[text[low:high]])
+            firsts.append(len(ids))
+            ids += encoding.ids
+
+        def token_at(place: int) -> int | None:
+            n = bisect_right(starts, place) - 1
+            if place == starts[n]:
+                return firsts[n]
+            found = _starting(tokenizer.encode(pieces[n], add_special_tokens=False).offsets, place - starts[n])
+            return None if found is None else firsts[n] + found
+
+        return ids, token_at
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {token: number for number, token in self.special_ids.items()}
 
     def normal(self, value: Any) -> Any:
         """A JSON value with its texts as the tokenizer keeps them: some compose accents (NFC)."""
@@ -171,6 +187,12 @@ class Renderer:
     def trained_text(self, rendered: Rendered) -> list[str]:
         """What the loss covers, decoded: one string per run of trained positions."""
         return [self.tokenizer.decode(run, skip_special_tokens=False) for run in runs(rendered.labels)]
+
+
+def _starting(offsets: Sequence[tuple[int, int]], place: int) -> int | None:
+    """The token that starts at a character, of tokens with these (start, end) characters."""
+    found = bisect_left(offsets, place, key=lambda o: o[0])
+    return None if found and offsets[found - 1][1] > place else found
 
 
 def runs(labels: Sequence[int]) -> list[list[int]]:

@@ -29,10 +29,11 @@ from stepwell.rollout.policies import Policy, Reply, View
 from stepwell.rollout.problems import Problem
 from stepwell.rollout.record import Record
 from stepwell.rollout.reviewers import Reviewer, vote
-from stepwell.rollout.rewards import Rule, ast_hash, reward
+from stepwell.rollout.rewards import Rule, reward
 from stepwell.rollout.solutions import GRADER, Ran, Tester
 from stepwell.rollout.solving import FINALISE, block, code_of, first_prompt, revision_prompt
 from stepwell.spending import Overspent, Purse
+from stepwell.syntax import ast_hash
 
 SCAFFOLD = "stepwell-revision@1"
 T = TypeVar("T")

@@ -20,8 +20,9 @@ from typing import Any, Literal
 from stepwell.errors import SandboxError
 from stepwell.ids import digest, sha256, storable
 from stepwell.rollout.problems import Problem, Test
-from stepwell.rollout.rewards import Results, ast_hash
+from stepwell.rollout.rewards import Results
 from stepwell.rollout.sandbox import Limits, Sandbox
+from stepwell.syntax import ast_hash
 
 GRADER = "solution-tests@1"
 MOST_SECONDS = 120.0
