@@ -25,7 +25,8 @@ class Store:
     def get(self, path: str) -> bytes | None:
         """All bytes of a file; None when there is none."""
         try:
-            with self.fs.open_input_file(path) as stream:
+            # Not through Arrow on an object store: its threads would call Python, which can abort a process as it ends.
+            with (self.fs if self.local else self.fs.handler).open_input_file(path) as stream:
                 return bytes(stream.read())
         except FileNotFoundError:
             return None

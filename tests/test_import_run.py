@@ -20,6 +20,7 @@ from trajectory_files import CREATED, instance_report, mini_1, swe_0, swe_1, wri
 from typer.testing import CliRunner
 
 from stepwell.cli import data
+from stepwell.cli.common import output
 from stepwell.errors import UnknownName, UsageError
 from stepwell.importers.base import CAPABILITIES, REASONS
 from stepwell.importers.registry import IMPORTERS
@@ -329,7 +330,9 @@ def test_undecodable_names_survive(lake: Lake, tmp_path: Path) -> None:
     assert (report.imported, report.rejected) == (1, 1)
 
 
-def test_the_commands(tmp_path: Path) -> None:
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_width", 250)
+    monkeypatch.setattr(output, "_height", 50)
     app = typer.Typer()
     data.register(app)
     root, lake = write_run(tmp_path / "nightly"), str(tmp_path / "lake")
@@ -343,7 +346,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert orjson.loads(told.stdout)["format"] == "mini-swe-agent"
     told = CliRunner().invoke(app, ["sniff", str(root / "trajs" / "broken.traj.json"), "--json"])
     assert orjson.loads(told.stdout)["format"] == "not_json"
-    told = CliRunner(env={"COLUMNS": "250"}).invoke(app, ["formats"])
+    told = CliRunner().invoke(app, ["formats"])
     assert all(capability in told.stdout for capability in CAPABILITIES)
     assert set(orjson.loads(CliRunner().invoke(app, ["formats", "--json"]).stdout)["formats"]) == set(IMPORTERS)
 

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from assets.maintenance import maintenance
 from assets.resources import Settings
 from stepwell.cli import maintaining
+from stepwell.cli.common import output
 from stepwell.errors import LakeError
 from stepwell.event import Event
 from stepwell.fold import refresh, seen
@@ -195,7 +196,9 @@ def test_old_files_of_folds_go_and_nothing_else(lake: Lake) -> None:
     assert len(lake.read("trajectories", 1)) == 4
 
 
-def test_the_command_and_the_asset(lake: Lake) -> None:
+def test_the_command_and_the_asset(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_width", 150)
+    monkeypatch.setattr(output, "_height", 50)
     filled(lake)
     app = typer.Typer()
     maintaining.register(app)
@@ -203,7 +206,7 @@ def test_the_command_and_the_asset(lake: Lake) -> None:
     assert told.exit_code == 0, told.output
     (events,) = orjson.loads(told.stdout)["tables"]
     assert (events["table"], [d["n_small"] for d in events["due"]], events["n_files_after"]) == ("events", [N, N], None)
-    told = CliRunner(env={"COLUMNS": "150"}).invoke(app, ["--lake", lake.uri, "--dry-run"])
+    told = CliRunner().invoke(app, ["--lake", lake.uri, "--dry-run"])
     assert "2 partitions" in told.stdout
     result = dg.materialize([maintenance], resources={"settings": Settings(lake_uri=lake.uri)})
     (made,) = result.asset_materializations_for_node("maintenance")
