@@ -14,8 +14,7 @@ from browser import CHROMIUM, Browser
 from lakes import Step
 from typer.testing import CliRunner
 
-from stepwell.cli import annotate
-from stepwell.cli.common import app
+from stepwell.cli import build_app
 from stepwell.critics import annotation, people, taxonomy
 from stepwell.critics.run import judge_new
 from stepwell.errors import UnknownName, UsageError
@@ -39,9 +38,7 @@ def judged(lake: Lake) -> Lake:
 
 
 def run(*arguments: str) -> Any:
-    if not any(g.name == "annotate" for g in app.registered_groups):
-        annotate.register(app)
-    result = CliRunner().invoke(app, ["annotate", *arguments])
+    result = CliRunner().invoke(build_app(), ["annotate", *arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return json.loads(result.stdout) if "--json" in arguments else result.stdout

@@ -20,8 +20,7 @@ from vllm_server import serving
 
 from jobs.vllm_policy import vllm_python
 from stepwell.chat import Call, Completion, Failure, OpenAIBackend
-from stepwell.cli import critics as commands
-from stepwell.cli.common import app
+from stepwell.cli import build_app
 from stepwell.critics import prompts
 from stepwell.critics.audit import audit
 from stepwell.critics.cassettes import Player, Recorder, cassette_key
@@ -200,8 +199,7 @@ def command(lake: Lake, *more: str) -> list[str]:
 
 
 def test_the_command_records_and_replays(pool: Path, played: Lake, tmp_path: Path) -> None:
-    if not app.registered_commands:
-        commands.register(app)
+    app = build_app()
     runner, file = CliRunner(), tmp_path / "mine" / "own.jsonl"
     with ChatServer(lambda body: "YES\nPROBABILITY: 0.7") as server:
         done = runner.invoke(app, command(played, "--base-url", server.url, "--record", str(file), "--json"))

@@ -20,8 +20,7 @@ from typer.testing import CliRunner
 from assets.checks import checks
 from assets.resources import Experiments, Settings
 from schemas.evaluations import EVALUATIONS
-from stepwell.cli import contamination as command
-from stepwell.cli.common import app
+from stepwell.cli import build_app
 from stepwell.contamination.effect import dirty_tasks, effect
 from stepwell.contamination.gate import gate
 from stepwell.contamination.overlap import overlap
@@ -498,7 +497,7 @@ def test_resolve_rates_of_repeated_and_clean_tasks(lake: Lake) -> None:
 def test_the_command_and_the_overlap_report(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     made(lake)
     evaluation(lake, "after", [[True], [False]])
-    command.register(app)
+    app = build_app()
     ask = ["contamination", "mine", "--lake", lake.uri, "--overlap", "--evaluation", "after"]
     answer = CliRunner().invoke(app, [*ask, "--json"])
     assert answer.exit_code == 1

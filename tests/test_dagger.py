@@ -23,8 +23,7 @@ from schemas.tables import DATASET
 from stepwell import invariants
 from stepwell.batching import Crowd
 from stepwell.chat import prompt_hash
-from stepwell.cli import app
-from stepwell.cli.dagger import register
+from stepwell.cli import build_app
 from stepwell.conversation import REPLAYED, Prompt, prompts
 from stepwell.curation.masks import mask_new, rule_of
 from stepwell.dagger import STAGES, Loop
@@ -459,8 +458,7 @@ def test_iterations_know_their_inputs(lake: Lake, tmp_path: Path) -> None:
         Loop(load(experiment(tmp_path, resamples=2)), lake)
     with pytest.raises(RecipeError, match="must be a `model`"):
         Loop(load(experiment(tmp_path, student={"kind": "oracle"})), lake)
-    register(app)
-    told = CliRunner().invoke(app, ["dagger", str(experiment(tmp_path)), "--lake", lake.uri, "--dry-run"])
+    told = CliRunner().invoke(build_app(), ["dagger", str(experiment(tmp_path)), "--lake", lake.uri, "--dry-run"])
     assert orjson.loads(told.stdout)["beta"] == [1.0, 0.8]
 
 

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from jobs.tokenizer import train_tokenizer
 from stepwell.carried import KEY, REFERENCES
-from stepwell.cli import app, exporting
+from stepwell.cli import build_app
 from stepwell.datasets.build import Built, build, content_hash
 from stepwell.errors import UnknownName, UsageError
 from stepwell.event import Event, to_table
@@ -671,7 +671,7 @@ def test_huge_and_deep_things_are_written(lake: Lake, tmp_path: Path) -> None:
 def test_the_command_writes_counts_and_refuses(lake: Lake, tmp_path: Path) -> None:
     EventLog(lake).append([*judged("a"), *looping("b")], "b")
     runner, where = CliRunner(), ["--lake", lake.uri]
-    exporting.register(app) if not any(c.name == "export" for c in app.registered_commands) else None
+    app = build_app()
     ask = ["export", "chat", "--where", "resolved", *where]
     dry = runner.invoke(app, [*ask, "--dry-run", "--json"])
     assert json.loads(dry.stdout)["counts"] == {"looked_at": 2, "chosen": 1, "written": 1}

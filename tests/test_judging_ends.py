@@ -18,8 +18,7 @@ from judged import CALLS, N, critic, filled, made, run, steps
 from typer.testing import CliRunner
 
 from stepwell.chat import OpenAIBackend
-from stepwell.cli import critics as commands
-from stepwell.cli.common import app
+from stepwell.cli import build_app
 from stepwell.critics.cache import Completions, place
 from stepwell.critics.judging import judge
 from stepwell.critics.planning import plan
@@ -200,8 +199,7 @@ def test_an_interrupt_writes_what_is_done(full: Lake, server: ChatServer) -> Non
 
 
 def test_the_command_judges_says_what_it_did_and_plans(full: Lake, server: ChatServer) -> None:
-    if not app.registered_commands:
-        commands.register(app)
+    app = build_app()
     runner = CliRunner()
     planned = runner.invoke(app, command(full, server, "--dry-run", "--json", "--price-in", "1", "--price-out", "4"))
     assert planned.exit_code == 0, planned.output

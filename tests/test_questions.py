@@ -12,8 +12,7 @@ from test_query import dataset_row
 from typer.testing import CliRunner
 
 from stepwell import query
-from stepwell.cli import looking
-from stepwell.cli.common import app
+from stepwell.cli import build_app, looking
 from stepwell.critics.run import judge_new
 from stepwell.curation.masks import MaskRule, mask_new
 from stepwell.errors import UnknownName
@@ -63,9 +62,7 @@ def test_there_are_questions_and_unknown_ones_list_them() -> None:
 
 @pytest.fixture(scope="module")
 def program() -> Any:
-    if not any(c.name == "sql" for c in app.registered_commands):
-        looking.register(app)
-    return app
+    return build_app()
 
 
 def test_the_command_line_answers_as_table_json_and_csv(asked: Lake, program: Any) -> None:

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from stepwell.cli import app, steer
+from stepwell.cli import build_app
 from stepwell.errors import UsageError
 from stepwell.evaluation.intervals import minimum_detectable
 from stepwell.evaluation.steering import steering_report
@@ -83,7 +83,7 @@ def test_nothing_steered_is_said(lake: Lake) -> None:
 
 
 def test_the_command_runs_every_arm_and_reports(lake: Lake, tmp_path: Any) -> None:
-    steer.register(app)
+    app = build_app()
     recipe = tmp_path / "small.yaml"
     recipe.write_text(
         "world: {functions: 1, bugs_max: 1, max_turns: 6}\n"

@@ -10,15 +10,19 @@ carries one JSON document and every message goes to standard error.
 from __future__ import annotations
 
 import sys
+from functools import cache
+
+import typer
 
 from stepwell.cli.common import app, console
 from stepwell.errors import StepwellError, UsageError
 
-__all__ = ["app", "main"]
+__all__ = ["build_app", "main"]
 
 
-def main() -> None:
-    """Entry point of the `stepwell` program."""
+@cache
+def build_app() -> typer.Typer:
+    """The program with all its commands."""
     from stepwell.cli import (
         annotate,
         audit,
@@ -53,8 +57,13 @@ def main() -> None:
         keeping,
     ):
         group.register(app)
+    return app
+
+
+def main() -> None:
+    """Entry point of the `stepwell` program."""
     try:
-        app()
+        build_app()()
     except StepwellError as error:
         console.print(f"{type(error).__name__}: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
