@@ -21,6 +21,7 @@ MODELS = Table(
         Column("dataset_hash", pa.string(), "Content hash of that version."),
         Column("events_version", pa.int64(), "Version of `events` the dataset was derived from."),
         required("base_model", pa.string(), "Model it started from."),
+        Column("base_id", pa.string(), "Identity of that model by the hash of its weights; null in rows of before."),
         required("code_version", pa.string(), "Version of the code that trained it."),
         required("seed", pa.int64(), "Training seed."),
         required("n_parameters", pa.int64(), "Parameters."),
@@ -29,6 +30,9 @@ MODELS = Table(
         required("metrics", pa.string(), "Final metrics as a JSON string."),
         required("environment", pa.string(), "Library versions and hardware as a JSON string."),
         required("wall_s", pa.float64(), "Wall time of training in seconds."),
+        Column(
+            "device_s", pa.float64(), "Time in training steps in seconds, summed over devices; null in rows of before."
+        ),
         required("recorded_at", TIMESTAMP, "When it was registered."),
     ),
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, Transaction
 
 from schemas.steps import STEPS
 from schemas.trajectories import TRAJECTORIES
@@ -69,28 +69,8 @@ def _refresh(lake: Lake, name: str, fold: Callable[[pa.Table], pa.Table]) -> Fol
         folded = pa.concat_tables(parts) if parts else schema.empty_table()
         require_schema(lake.spec(name), folded)
         properties = CommitProperties(app_transactions=[Transaction(APP, until)])
-        if since is None:
-            lake.append(handle, name, folded, properties)
-        else:
-            _upsert(handle, list(lake.spec(name).key), folded, changed, properties)
+        lake.put(handle, name, folded, properties, None if since is None else changed)
         return Folded(name, len(changed), until)
-
-
-def _upsert(
-    handle: DeltaTable, key: list[str], rows: pa.Table, changed: list[str], properties: CommitProperties
-) -> None:
-    """Replace the rows of the changed trajectories; what was taken down or retracted there goes."""
-    predicate = " AND ".join(f"t.{k} = s.{k}" for k in key)
-    left = set(rows.column("trajectory_id").to_pylist())
-    down = [t for t in changed if t not in left]
-    if down:
-        handle.delete(f"trajectory_id IN ({', '.join(_quoted(t) for t in down)})")
-    merge = handle.merge(rows, predicate, source_alias="s", target_alias="t", commit_properties=properties)
-    merge.when_matched_update_all().when_not_matched_insert_all().execute()
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def fold_trajectories(events: pa.Table) -> pa.Table:

@@ -13,10 +13,10 @@ from schemas.kinds import HELD_OUT
 from stepwell.chat import prompt_hash
 from stepwell.conversation import REPLAYED, prompts
 from stepwell.critics.rerendering import reproduced
+from stepwell.data_settings import Exclude
 from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog, live
-from stepwell.recipe import Exclude
 from stepwell.rollout.mixing import uniform, z_score
 from stepwell.verdicts import flagged
 
@@ -184,7 +184,8 @@ EVENTS: dict[str, Callable[[Lake], Iterable[str]]] = {
 
 def dataset_rows(lake: Lake, rows: pa.Table) -> list[str]:
     """Rows without a trained token, rows of evaluation tasks, rows whose events are not in the log."""
-    idle = rows.filter(pc.equal(rows.column("n_trained_tokens"), 0)).column("row_id").to_pylist()
+    untaught = pc.and_(pc.equal(rows.column("n_trained_tokens"), 0), pc.is_null(rows.column("group_id")))
+    idle = rows.filter(untaught).column("row_id").to_pylist()  # prompts for rewards have a group and train nothing
     where = pc.starts_with(pc.field("corpus"), HELD_OUT) & (pc.field("kind") == "start")
     started = lake.read("events", columns=["start"], filters=where).column("start").to_pylist()
     held_out = {s["task_id"] for s in started if s["task_id"]}

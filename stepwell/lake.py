@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlparse
 
 import orjson
@@ -25,9 +26,11 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from filelock import FileLock, Timeout
 
+from schemas.choices import CHOICES
 from schemas.column import Table
 from schemas.tables import DATASET, TABLES
 from stepwell.errors import LakeError, SchemaError
+from stepwell.parts import write_parts
 from stepwell.store import Store
 
 SCHEMES = ("file", "s3", "s3a", "gs", "az", "abfss", "memory")
@@ -37,6 +40,10 @@ _PROPERTIES = {
     "delta.checkpointInterval": "10",
 }
 _WRITER = WriterProperties(compression="ZSTD")
+_GROUPED = WriterProperties(compression="ZSTD", max_row_group_size=2048)
+_FILE = 32 << 20
+"""Bytes of a derived table's file: as much is written anew, and held in memory, where one row of it changes."""
+_REPLACING = "stepwell-replace"
 _APPEND_ONLY = "delta.appendOnly"
 ERASED = "_erased.json"
 """File of a table that names the data files a redaction deleted, which older versions still refer to."""
@@ -63,11 +70,13 @@ class Lake:
         return f"{self.uri}/{name}"
 
     def spec(self, name: str) -> Table:
-        """The declared table for a name; every `datasets/<recipe>` has the dataset's."""
+        """The declared table for a name; all `datasets/<recipe>` share one, as do all `choices/<recipe>`."""
         if name.startswith("datasets/"):
             return DATASET
+        if name.startswith("choices/"):
+            return CHOICES
         if name not in TABLES:
-            raise LakeError(f"no table {name!r}; allowed: {', '.join(TABLES)} and datasets/<recipe>.")
+            raise LakeError(f"no table {name!r}; allowed: {', '.join(TABLES)}, datasets/<recipe> and choices/<recipe>.")
         return TABLES[name]
 
     def lock(self, name: str) -> AbstractContextManager[object]:
@@ -186,8 +195,31 @@ class Lake:
     def append(self, handle: DeltaTable, name: str, rows: pa.Table, properties: CommitProperties | None = None) -> int:
         """Append rows on this very handle; returns the new version. Raises SchemaError unless the schema is exact."""
         require_schema(self.spec(name), rows)
+        rows = rows.cast(_as_stored(rows.schema, handle))
         write_deltalake(
             handle, rows, mode="append", commit_properties=properties, writer_properties=_WRITER, schema_mode="merge"
+        )
+        handle.update_incremental()
+        return int(handle.version())
+
+    def put(
+        self, handle: DeltaTable, name: str, rows: pa.Table, properties: CommitProperties, gone: Sequence[str] | None
+    ) -> int:
+        """Append rows in the place of those of the trajectories `gone` (none: of nothing), in one commit on this handle.
+
+        Not a merge: delta-rs writes merged text as views, which pyarrow cannot compare with text when it filters.
+        """
+        if not gone:
+            return self.append(handle, name, rows, properties)
+        require_schema(self.spec(name), rows)
+        write_deltalake(
+            handle,
+            rows.cast(_as_stored(rows.schema, handle)),
+            mode="overwrite",
+            predicate=f"trajectory_id IN ({', '.join(map(quoted, gone))})",
+            schema_mode="merge",
+            commit_properties=properties,
+            writer_properties=_WRITER,
         )
         handle.update_incremental()
         return int(handle.version())
@@ -227,20 +259,49 @@ class Lake:
             return False
         return True
 
-    def replace(self, name: str, rows: pa.Table, metadata: dict[str, str]) -> int:
-        """Make the rows the whole content of a derived table, in one commit; returns the new version."""
+    def replace(
+        self,
+        name: str,
+        rows: pa.Table | pa.RecordBatchReader,
+        metadata: dict[str, str],
+        gone: Sequence[str] | None = None,
+        expected: int | None = None,
+    ) -> int:
+        """Make the rows the whole content of a derived table, in one commit; returns the new version.
+
+        With `gone`, only the rows of these trajectories make way for them and all others stay. Rows of a reader are
+        written as they come and seen by nobody before the commit. Raises LakeError unless the table is at the version
+        `expected`, where one is given.
+        """
         if name == "events":
             raise LakeError("`events` is append-only and cannot be replaced; record a retraction instead.")
-        require_schema(self.spec(name), rows)
+        require_schema(self.spec(name), rows if isinstance(rows, pa.Table) else rows.schema.empty_table())
+        where = f"trajectory_id IN ({', '.join(map(quoted, gone))})" if gone else None
         with self.lock(name):
             handle = self.create(name)
-            write_deltalake(
-                handle,
-                rows,
-                mode="overwrite",
-                writer_properties=_WRITER,
-                commit_properties=CommitProperties(custom_metadata=metadata),
-            )
+            if expected is not None and handle.version() != expected:
+                raise LakeError(
+                    f"{name!r} is at version {handle.version()}, no longer at {expected}: another process wrote it "
+                    "meanwhile. Do it again."
+                )
+            number = Transaction(_REPLACING, (handle.transaction_version(_REPLACING) or 0) + 1)
+            properties = CommitProperties(custom_metadata=metadata, app_transactions=[number])
+            mode: Literal["append", "overwrite"] = "append" if gone is not None and where is None else "overwrite"
+            rows = rows.cast(_as_stored(rows.schema, handle))
+            if isinstance(rows, pa.RecordBatchReader) and where is None and set(rows.schema.names) <= _names(handle):
+                made = write_parts(self.store.fs, name, rows)
+                handle.create_write_transaction(made, mode, handle.schema(), commit_properties=properties)
+            else:
+                write_deltalake(
+                    handle,
+                    rows,
+                    mode=mode,
+                    predicate=where,
+                    schema_mode="merge",
+                    target_file_size=_FILE,
+                    writer_properties=_GROUPED,
+                    commit_properties=properties,
+                )
             handle.update_incremental()
             return int(handle.version())
 
@@ -270,7 +331,7 @@ class Lake:
             predicate = None if key is None else f"{key} IN ({', '.join(map(quoted, values))})"
             write_deltalake(
                 handle,
-                rows,
+                rows.cast(_as_stored(rows.schema, handle)),
                 mode="overwrite",
                 predicate=predicate,
                 schema_mode="merge",
@@ -290,6 +351,27 @@ class Lake:
 def quoted(text: str) -> str:
     """Text as a SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def _names(handle: DeltaTable) -> set[str]:
+    return {field.name for field in handle.schema().fields}
+
+
+def _as_stored(schema: pa.Schema, handle: DeltaTable) -> pa.Schema:
+    """A declared schema with the comments that a table was created with: Delta refuses a column whose comment changed."""
+    stored = pa.schema(handle.schema())
+    return pa.schema([_commented(f, stored.field(f.name)) if f.name in stored.names else f for f in schema])
+
+
+def _commented(declared: pa.Field, stored: pa.Field) -> pa.Field:
+    """A field, and those inside it, with the metadata they are stored with; what is new in it stays as declared."""
+    kind = declared.type
+    if pa.types.is_struct(kind) and pa.types.is_struct(stored.type):
+        known = {f.name: f for f in stored.type}
+        kind = pa.struct([_commented(f, known[f.name]) if f.name in known else f for f in kind])
+    elif pa.types.is_list(kind) and pa.types.is_list(stored.type):
+        kind = pa.list_(_commented(kind.value_field, stored.type.value_field))
+    return pa.field(declared.name, kind, declared.nullable, stored.metadata)
 
 
 def require_schema(spec: Table, rows: pa.Table) -> None:

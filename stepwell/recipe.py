@@ -11,90 +11,87 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from stepwell.data_settings import (
+    Curate,
+    DatasetSettings,
+    Mask,
+    Source,
+)
 from stepwell.errors import RecipeError, UnknownName
 from stepwell.ids import canonical, sha256
-from stepwell.settings import Collect, Dagger, Part, Revision, Steer, World
+from stepwell.settings import Collect, Dagger, Dpo, Grpo, Part, Revision, Steer, Tasks, World
 
 RECIPES = Path("jobs/recipes")
 
 
-class Exclude(Part):
-    """Leave out trajectories of which a critic says something this bad: one of the categories (none named: any).
+class Lora(Part):
+    """Low-rank adapters in place of training every weight; `merge` adds them to the weights on saving."""
 
-    A trajectory that this critic has not judged is left out as well.
-    """
-
-    critic: str = "leaks@1"
-    categories: tuple[str, ...] = ()
-    severity: int = Field(default=2, ge=0, le=2)
-
-
-class Source(Part):
-    """Which trajectories: corpora, a SQL condition over the columns of `trajectories`, and what a critic rules out."""
-
-    corpora: tuple[str, ...]
-    where: str = "true"
-    exclude: Exclude | None = None
-
-
-class Mask(Part):
-    """Which mask rule counts: the critic it believes, the labels it masks, and how resolved trajectories are treated.
-
-    `student` masks the turns that were the student's where student and teacher are mixed.
-    """
-
-    rule: Literal["all", "srft", "random", "student"] = "all"
-    critic: str = "rules@1"
-    labels: tuple[Literal["good", "unnecessary", "mistake", "recover"], ...] = ("mistake",)
-    resolved: Literal["full", "judged"] = "full"
-
-
-class DatasetSettings(Part):
-    """Method and limits; rows longer than `max_length` tokens are dropped and counted, never cut.
-
-    A trajectory that says the same thing more than `max_repeats` times in a row is left out. `teacher` (none: the only one)
-    and `labels` (of several for one state the `first`, or `all`) are for methods that learn from labels.
-    """
-
-    method: str
-    max_length: int = 1024
-    held_out: float = Field(default=0.1, ge=0, lt=1)
-    max_repeats: int | None = Field(default=None, ge=1)
-    teacher: str | None = None
-    labels: Literal["first", "all"] = "first"
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0, ge=0, lt=1)
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    merge: bool = True
 
 
 class Train(Part):
     """Trainer settings; `batch_size` is per device and step, `max_steps` 0 means whole epochs.
 
-    `loss` is `chosen` (the labels of the dataset) or `text` (every token: language modelling, to make a base).
+    `loss` is `chosen` (the labels of the dataset) or `text` (every token: language modelling, to make a base). Its mean is
+    over the trained tokens of a step (`normalisation: token`), or over rows of each row's own mean (`sequence`).
+    `eval_steps` 0 evaluates the held-out split at the end only; with `patience`, training stops after so many evaluations
+    without a lower loss, and the best checkpoint is kept. `initial`: the model of the lake to begin with, by name or id, in
+    place of the base (none); its tokenizer must be the base's. `dpo` is for datasets of pairs, `grpo` for those of prompts.
     """
 
     loss: Literal["chosen", "text"] = "chosen"
-    epochs: float = 1.0
-    learning_rate: float = 1e-4
-    batch_size: int = 8
-    gradient_accumulation: int = 1
-    warmup_ratio: float = 0.05
-    weight_decay: float = 0.0
+    normalisation: Literal["token", "sequence"] = "token"
+    epochs: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    batch_size: int = Field(default=8, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1)
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     scheduler: str = "cosine"
+    lora: Lora | None = None
     packing: bool = False
+    gradient_checkpointing: bool = False
+    attention: Literal["sdpa", "eager", "flash"] = "sdpa"
     bf16: bool = False
-    max_steps: int = 0
-    save_steps: int = 200
+    max_steps: int = Field(default=0, ge=0)
+    save_steps: int = Field(default=200, ge=1)
+    eval_steps: int = Field(default=0, ge=0)
+    patience: int = Field(default=0, ge=0)
+    initial: str | None = None
+    dpo: Dpo = Dpo()
+    grpo: Grpo | None = None
 
 
 class Evaluation(Part):
-    """Held-out tasks to roll the trained policy out on; `temperature` 0 is greedy."""
+    """Held-out tasks to roll the trained policy out on; `temperature` 0 is greedy.
+
+    `tasks` are the first `n_tasks` of a file (0: all), or else embedded ones drawn by `seed`, whatever the `sampling_seeds`:
+    each of these is an evaluation of its own on the same tasks. `batch_size` environments are in flight. A model is computed
+    here, on `tensor_parallel` devices (vllm) a copy and `data_parallel` copies, or asked for by name at an `endpoint`: any
+    server that speaks the OpenAI protocol at `base_url` (none: OpenAI's), its key in the environment variable `key_env`.
+    """
 
     suite: str = "repair-eval"
-    n_tasks: int = 100
-    attempts: int = 1
-    temperature: float = 0.0
+    n_tasks: int = Field(default=100, ge=0)
+    attempts: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int = 10_000
-    batch_size: int = 32
+    sampling_seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    tasks: Tasks | None = None
+    batch_size: int = Field(default=32, ge=1)
     max_new_tokens: int = 64
-    backend: Literal["transformers", "vllm"] = "transformers"
+    backend: Literal["transformers", "vllm", "endpoint"] = "transformers"
+    tensor_parallel: int = Field(default=1, ge=1)
+    data_parallel: int = Field(default=1, ge=1)
+    base_url: str | None = None
+    key_env: str = "OPENAI_API_KEY"
 
 
 class Contamination(Part):
@@ -129,12 +126,22 @@ class Architecture(Part):
     context: int = 2048
 
 
+_NOT_DATA = (
+    "title", "base_model", "architecture", "train", "world", "collect", "steer", "dagger", "evaluation", "trial", "seeds",
+)  # fmt: skip
+"""Settings that no row of a dataset depends on, given the events; a setting that is not named here counts."""
+
+
 class Recipe(Part):
-    """One experiment; each becomes a branch of the asset graph."""
+    """One experiment; each becomes a branch of the asset graph.
+
+    `trial`: loops on held-out problems that a trained critic is evaluated in, as the arms whose critic is a model unnamed.
+    """
 
     name: str
     title: str = ""
     source: Source | None = None
+    curate: Curate | None = None
     mask: Mask = Mask()
     dataset: DatasetSettings | None = None
     contamination: Contamination = Contamination()
@@ -147,12 +154,24 @@ class Recipe(Part):
     steer: Steer | None = None
     dagger: Dagger | None = None
     evaluation: Evaluation = Evaluation()
+    trial: Revision | None = None
     seeds: tuple[int, ...] = (0,)
 
     @property
     def hash(self) -> str:
         """sha256 of every resolved setting."""
         return sha256(canonical(self.model_dump(mode="json")))
+
+    @property
+    def data_hash(self) -> str:
+        """sha256 of the settings that decide the training set: all but those of what is done with it, and how it came to be.
+
+        The tokenizer and template of the base model are held by the seal, not its name; reasons why leaks may pass change
+        no row.
+        """
+        revision = Revision.model_fields.keys() - {"problems"}  # these say where the tests of a row are
+        apart = {"contamination": {"waive"}, "revision": revision} | dict.fromkeys(_NOT_DATA, True)
+        return sha256(canonical(self.model_dump(mode="json", exclude=apart)))
 
     @property
     def dataset_table(self) -> str:

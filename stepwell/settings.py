@@ -226,3 +226,46 @@ class Revision(Part):
     reruns: int = Field(default=0, ge=0)
     seed: int = 0
     sandboxes: int = Field(default=4, ge=1)
+
+
+class Dpo(Part):
+    """Preference training (METHODS.md 1.3, v2): the strength `beta` of staying near the base, and the weight `sft` of
+    imitating the better reply beside preferring it (0: not at all)."""
+
+    beta: float = Field(default=0.1, gt=0)
+    sft: float = Field(default=0.0, ge=0)
+    loss: Literal["sigmoid", "ipo", "hinge", "sigmoid_norm"] = "sigmoid"
+
+
+class Engine(Part):
+    """What samples critiques while a critic is trained: `transformers`, or vLLM `colocate` (on the same GPUs, of whose memory
+    it may take the share `memory`, over `tensor_parallel` of them) or on a `server` at `url` (`trl vllm-serve`)."""
+
+    kind: Literal["transformers", "colocate", "server"] = "transformers"
+    memory: float = Field(default=0.3, gt=0, le=1)
+    tensor_parallel: int = Field(default=1, ge=1)
+    url: str | None = None
+
+
+class Grpo(Part):
+    """Training a critic on what its critiques are worth (CTRL stage II, METHODS.md 2.2).
+
+    `group` critiques a solution, at `temperature`, of at most `max_new_tokens`; each is answered once by the frozen `generator`,
+    greedily. A critique without a readable judgment is worth 0, else what `rule` says of the tests. `beta`: weight of the KL to
+    the base. `scale` divides advantages by the deviation of their group (or not). `iterations`: optimiser passes over the same
+    critiques. `sandboxes` jails at once. Everything is recorded in `corpus` (none: rollouts/RECIPE-trained).
+    """
+
+    generator: Policy
+    group: int = Field(default=8, ge=2)
+    beta: float = Field(default=0.001, ge=0)
+    epsilon: float = Field(default=0.2, gt=0)
+    loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "grpo"
+    scale: Literal["group", "batch", "none"] = "group"
+    iterations: int = Field(default=1, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=768, ge=1)
+    rule: Literal["all", "mean"] = "all"
+    sandboxes: int = Field(default=4, ge=1)
+    corpus: str | None = None
+    engine: Engine = Engine()

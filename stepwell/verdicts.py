@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stepwell.data_settings import Exclude
 from stepwell.log import live
-from stepwell.recipe import Exclude
 
 _ENVELOPE = ("event_id", "trajectory_id", "corpus", "step", "actor", "policy", "caused_by", "recorded_at")
 

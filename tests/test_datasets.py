@@ -6,14 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from typer.testing import CliRunner
 
 from jobs.tokenizer import train_tokenizer
 from schemas.tables import DATASET
+from stepwell.cli import build_app
 from stepwell.critics.run import judge_new
 from stepwell.curation.masks import mask_new, rule_of
+from stepwell.data_settings import Mask
 from stepwell.datasets.build import Built, build, content_hash, seal_of
 from stepwell.datasets.verify import verify
 from stepwell.errors import RecipeError, UnknownName
@@ -21,7 +25,7 @@ from stepwell.fold import refresh
 from stepwell.invariants import dataset_rows
 from stepwell.lake import Lake, require_schema
 from stepwell.log import EventLog
-from stepwell.recipe import Mask, Recipe
+from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
 from tests.lakes import build as build_lake
 from tests.lakes import good_repair, looping
@@ -133,5 +137,36 @@ def test_provenance_reaches_the_events(lake: Lake, renderer: Renderer) -> None:
 
 def test_an_unknown_method_lists_the_known_ones(lake: Lake, renderer: Renderer) -> None:
     build_lake(lake)
-    with pytest.raises(UnknownName, match="allowed: all, dagger, oec, rft, srft"):
+    with pytest.raises(UnknownName, match=r"allowed: all, critic_dpo, .*, dagger, oec, rft, srft"):
         build(lake, recipe("nothing"), renderer, "all")
+
+
+def test_what_curation_chose_is_counted_and_decides_the_split(lake: Lake, renderer: Renderer) -> None:
+    build_lake(lake)
+    settings = recipe("all")
+    names = sorted(lake.read("events", columns=["trajectory_id"]).column(0).unique().to_pylist())
+    dropped = ["cap: task has 2 others" if i == 0 else None for i in range(len(names))]
+    chosen = pl.DataFrame({"trajectory_id": names, "dropped": dropped, "split": ["held_out"] * len(names)})
+    built = build(lake, settings, renderer, "all@1", chosen=chosen)
+    lines = {line["line"]: line for line in built.funnel}
+    assert lines["dropped: cap: task has 2 others"]["trajectories"] == 1
+    assert lines["dropped: cap: task has 2 others"]["tokens"] > 0
+    rows = lake.read(built.table)
+    assert set(rows.column("split").to_pylist()) == {"held_out"}
+    assert names[0] not in rows.column("trajectory_id").to_pylist()
+
+
+def test_the_list_of_datasets_shows_their_seals(lake: Lake, renderer: Renderer) -> None:
+    build_lake(lake)
+    built = made(lake, renderer, recipe("rft"))
+    said = CliRunner().invoke(build_app(), ["datasets", "--lake", lake.uri, "--json"])
+    (told,) = json.loads(said.stdout)
+    assert (told["dataset"], told["dataset_hash"], told["recipe"]) == ("datasets/rft", built.hash, "rft")
+    assert (told["events_version"], told["version"]) == (built.events_version, built.version)
+    assert told["counts"]["rows"] == built.n_rows
+    assert told["funnel"] == built.funnel
+    assert told["code_version"].startswith("0.")
+    assert (
+        built.hash[:8]
+        in CliRunner().invoke(build_app(), ["datasets", "--lake", lake.uri], env={"COLUMNS": "200"}).stdout
+    )

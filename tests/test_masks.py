@@ -12,11 +12,11 @@ from lakes import Step
 from schemas.kinds import LABELS
 from stepwell.critics.run import judge_new
 from stepwell.curation.masks import MaskRule, decide, mask_new, rule_of
+from stepwell.data_settings import Mask
 from stepwell.errors import UnknownName, UsageError
 from stepwell.event import Event, to_table
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Mask
 
 SRFT = MaskRule("srft", "judge@1")
 
@@ -99,7 +99,7 @@ def test_parameters_are_in_the_id_in_one_order() -> None:
 
 
 def test_wrong_rules_say_what_is_allowed() -> None:
-    with pytest.raises(UnknownName, match="all, random, srft"):
+    with pytest.raises(UnknownName, match="all, human, random, srft"):
         MaskRule("magic")
     with pytest.raises(UnknownName, match="full, judged"):
         MaskRule(resolved="sometimes")

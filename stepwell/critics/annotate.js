@@ -22,7 +22,6 @@
   };
 
   const show = (index) => {
-    if (document.body.dataset.mode === "whole") return;
     at = Math.max(Math.min(index, articles.length - 1), 0);
     articles.forEach((article, i) => { article.hidden = i !== at; });
     progress();
@@ -85,10 +84,8 @@
     else return;
     event.preventDefault();
   });
-  if (one("#next")) {
-    one("#next").addEventListener("click", () => show(at + 1));
-    one("#previous").addEventListener("click", () => show(at - 1));
-  }
+  one("#next").addEventListener("click", () => show(at + 1));
+  one("#previous").addEventListener("click", () => show(at - 1));
   if (form) {
     try { state = { ...state, ...JSON.parse(localStorage.getItem(key) || "{}") }; } catch { say("saved labels cannot be read"); }
     one("#annotator").value = state.annotator;

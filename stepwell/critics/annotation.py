@@ -7,9 +7,6 @@ can never be taken for another step. What a critic said is left out unless asked
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -24,6 +21,7 @@ from markupsafe import Markup
 from schemas.kinds import LABELS
 from stepwell.critics.taxonomy import Taxonomy
 from stepwell.critics.turns import Trajectory, Turn, trajectories
+from stepwell.display import plain, policy
 from stepwell.errors import UnknownName
 from stepwell.ids import digest
 from stepwell.log import live
@@ -41,12 +39,8 @@ COLUMNS = (
     "retraction",
 )
 """Columns of `events` that `items` reads."""
-Verdicts = Mapping[str, Mapping[str, Any]]
 Strata = Literal["label", "outcome", "critic"]
 STRATA = ("label", "outcome", "critic")
-_HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
 
 
 @dataclass(frozen=True)
@@ -141,34 +135,8 @@ def items(
     return [found[e] for e in chosen if e in found]
 
 
-def whole(
-    events: pa.Table, trajectory_id: str, verdicts: Iterable[Mapping[str, Any]], limit: int = 4000
-) -> tuple[list[Item], Verdicts]:
-    """Every step of one trajectory as an item with what every rater said of it, and what they said of it as a whole.
-
-    `verdicts` are rows that hold. What was said of a window stands at its last step, further candidates after the first.
-    """
-    actions = {t.action_id for one in trajectories(events) if one.trajectory_id == trajectory_id for t in one.turns}
-    by_step = {row["step"]: row["event_id"] for row in events.to_pylist() if row["event_id"] in actions}
-    says: dict[str, dict[str, Mapping[str, Any]]] = {}
-    overall: dict[str, Mapping[str, Any]] = {}
-    own = [v for v in verdicts if v["trajectory_id"] == trajectory_id]
-    for v in sorted(own, key=lambda v: (str(v["policy"]), v["candidate"] or 0, v["event_id"])):
-        rater = str(v["policy"]) + (f", sample {v['candidate']}" if v["candidate"] else "")
-        if v["step"] not in by_step or v["scope"] in ("trajectory", "attempt"):
-            overall[rater] = v
-        else:
-            rater += f", steps {v['window_from']} to {v['window_to']}" if v["scope"] == "window" else ""
-            says.setdefault(by_step[v["step"]], {})[rater] = v
-    chosen = [event_id for _, event_id in sorted(by_step.items())]
-    return items(events, chosen, before=0, after=0, limit=limit, says=says), overall
-
-
-def page(
-    entries: Sequence[Item], taxonomy: Taxonomy, raters: Sequence[str] = (), overall: Verdicts | None = None
-) -> str:
-    """One HTML page that needs nothing else: to judge on, with `raters` to read where they differ, or with `overall` a
-    whole trajectory to read (`whole`).
+def page(entries: Sequence[Item], taxonomy: Taxonomy, raters: Sequence[str] = ()) -> str:
+    """One HTML page that needs nothing else: to judge on, or with `raters` to read where they differ.
 
     Trajectories are hostile text: everything is escaped, characters that hide or turn text are written out, and the page
     forbids itself every request and every script but its own.
@@ -176,22 +144,11 @@ def page(
     source = (files("stepwell.critics") / "annotate.js").read_text(encoding="utf-8")
     style = (files("stepwell.critics") / "annotate.css").read_text(encoding="utf-8")
     name = digest([e.event_id for e in entries], taxonomy.id)
-    own = f"default-src 'none'; script-src '{_hash(source)}'; style-src '{_hash(style)}'"
     html = _template().render(
-        items=entries, taxonomy=taxonomy, labels=LABELS, export=name, script=Markup(source), overall=overall,
-        mode="whole" if overall is not None else "read" if raters else "judge",
-        style=Markup(style), policy=f"{own}; base-uri 'none'; form-action 'none'",
+        items=entries, taxonomy=taxonomy, labels=LABELS, export=name, script=Markup(source),
+        mode="read" if raters else "judge", style=Markup(style), policy=policy(source, style),
     )  # fmt: skip
     return html.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def plain(text: str | None) -> str:
-    """Text with control, invisible and direction-changing characters written out as their code points."""
-    return _HIDDEN.sub(lambda m: f"⟨U+{ord(m[0]):04X}⟩", (text or "").replace("\r\n", "\n"))
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 @cache

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,8 +89,9 @@ def judge(
     max_cost: float | None = None,
     progress: Callable[[Report], None] | None = None,
     cache: Path | None = None,
+    only: Collection[str] | None = None,
 ) -> Report:
-    """Judge what this critic has not judged yet, in these corpora or all.
+    """Judge what this critic has not judged yet, in these corpora or all; `only` these trajectories where some are named.
 
     `max_cost` (US dollars, for the calls of this run) is never exceeded: a call is made only if it stays below even when
     its reply has full length; what a server charges for tries it never answered is not known and not counted. An interrupt
@@ -109,11 +110,11 @@ def judge(
     path = cache or place(lake)
     with Completions(path) as completions, alone(path, critic):
         mark = finished_key(lake, critic, corpora)
-        ids = pending(log, version, completions.finished(mark), corpora)
+        ids = [i for i in pending(log, version, completions.finished(mark), corpora) if only is None or i in only]
         report.n_trajectories = len(ids)
         run = _Run(log, version, critic, backend, completions, report, Purse(max_cost), progress or (lambda _: None))
         asyncio.run(run.run(ids))
-        if report.complete and not run.refused:
+        if report.complete and not run.refused and only is None:
             completions.finish(mark, version)
     return report
 

@@ -1,13 +1,13 @@
-"""Building a dataset: replay the log at one version, choose, render, count what was left out, seal.
+"""Building a dataset: replay what changed in the log, choose, render, count what was left out, seal.
 
-The same recipe at the same `events` version gives the same rows in the same order and so the same content hash.
+The same recipe at the same `events` version gives the same rows and so the same content hash, whether it is built from
+nothing or goes on from an earlier build (`incremental`). Rows go to disk as they are made: memory does not grow with the log.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,53 +16,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.datasets import DATASET
-from schemas.kinds import UNFINISHED
-from stepwell.conversation import Conversation
-from stepwell.datasets.cases import COLUMNS, Case, Dropped, Found, Sample, found
-from stepwell.datasets.methods import PER_TURN, method, repeats
+from stepwell.asking import Asker
+from stepwell.conversation import Message
+from stepwell.datasets.across import limited, thinned
+from stepwell.datasets.cases import COLUMNS, OF_CRITICS, Dropped, Row, Sample, found
+from stepwell.datasets.choices import content_hash as content_hash
+from stepwell.datasets.choices import frame, funnel, kept, left_out, parts_of
+from stepwell.datasets.incremental import Curated, curated_as, derivation_of, plan
+from stepwell.datasets.methods import ASKS, CRITICS, PER_TURN
+from stepwell.datasets.rows import chosen_of, offering, row_of
+from stepwell.datasets.sealing import Built as Built
+from stepwell.datasets.sealing import Change, seal
+from stepwell.datasets.sealing import seal_of as seal_of
 from stepwell.errors import RecipeError, RenderError
 from stepwell.fold import fold_trajectories
-from stepwell.ids import canonical, digest
+from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog, live
-from stepwell.recipe import DatasetSettings, Recipe
+from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
+from stepwell.shuffle import Spill, ids_of, whole
 from stepwell.verdicts import excluded
 
+_FACTS = ("trajectory_id", "resolved", "task_id", "exit_status", "agent", "model")
 _ALSO = ("occurred_at", "recorded_at", "task", "start", "end", "outcome", "verdict")
-
-
-@dataclass
-class Funnel:
-    """What went in, what was left out and why, what came out: (trajectories, steps, tokens) per line."""
-
-    lines: dict[str, Counter[str]] = field(default_factory=dict)
-
-    def count(self, line: str, *, trajectories: int = 0, steps: int = 0, tokens: int = 0) -> None:
-        """Add to a line of the funnel."""
-        self.lines.setdefault(line, Counter()).update(trajectories=trajectories, steps=steps, tokens=tokens)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Lines in the order of the flow: in, what was dropped, out, what of it is trained."""
-        first, last = ["in"], ["out", "masked", "trained"]
-        middle = sorted(set(self.lines) - {*first, *last})
-        return [{"line": k, **self.lines.get(k, Counter())} for k in [*first, *middle, *last]]
-
-
-@dataclass(frozen=True)
-class Built:
-    """A sealed dataset: its table and version in the lake, content hash, counts and funnel."""
-
-    table: str
-    version: int
-    hash: str
-    events_version: int
-    n_rows: int
-    n_tokens: int
-    n_trained_tokens: int
-    masked_share: float
-    funnel: list[dict[str, Any]]
-    metadata: dict[str, str]
 
 
 def build(
@@ -72,88 +49,169 @@ def build(
     mask_rule: str,
     events_version: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    chosen: pl.DataFrame | None = None,
+    asker: Asker | None = None,
 ) -> Built:
     """Derive, render and seal the dataset of a recipe; `mask_rule` names the mask events that count.
 
-    Raises RecipeError when the recipe has no source or dataset, or nothing is left to train on.
+    `chosen` is what curation made of the corpora: `trajectory_id`, `dropped` (null: kept, else the reason) and `split`
+    (`train` or `held_out`); without it nothing is left out by curation and a task alone decides its split. `progress` is
+    told how many of the trajectories to derive are done. `asker` makes the requests of critics again, for methods that
+    teach one. Raises RecipeError when the recipe has no source or dataset, needs an `asker` and there is none, or nothing
+    is left to train on, LakeError when another process builds the same dataset meanwhile.
     """
     if recipe.source is None or recipe.dataset is None:
         raise RecipeError(f"recipe {recipe.name!r} has no `source` or no `dataset`; add both to build a dataset.")
-    log = EventLog(lake)
-    version = log.version if events_version is None else events_version
+    asker = asker if recipe.dataset.method in CRITICS else None
+    if asker is None and recipe.dataset.method in CRITICS:
+        act = "give build an `asker`: stepwell.critics.asked.Asker(recipe.dataset.critiques)."
+        raise RecipeError(f"method {recipe.dataset.method!r} needs the requests of critics made again; {act}")
+    version = EventLog(lake).version if events_version is None else events_version
     if version is None:
         raise RecipeError(f"the lake {lake.uri!r} has no events; import or roll out trajectories first.")
-    where = pc.field("corpus").isin(list(recipe.source.corpora))
-    ids = sorted(set(lake.read("events", version, ["trajectory_id"], where).column(0).to_pylist()))
-    funnel = Funnel()
-    parts: list[pa.Table] = []
+    curated = {} if chosen is None else {r["trajectory_id"]: r for r in chosen.to_dicts()}
+    work = Work(recipe, renderer, mask_rule, curated, asker)
+    derivation = derivation_of(recipe, renderer, mask_rule)
+    derivation = derivation if asker is None else digest(derivation, asker.identity)
+    if limited(recipe.dataset):
+        work = replace(work, gone=_beyond(lake, work, version))
+        derivation = digest(derivation, sorted(work.gone.items()))
+    todo = plan(lake, recipe, derivation, version, curated)
+    with closing(Spill(DATASET.schema)) as rows:
+        choices = pl.concat([todo.kept, *_derived(lake, work, todo.events_version, todo.ids, rows, progress)])
+        if not choices["n_rows"].sum():
+            raise RecipeError(f"recipe {recipe.name!r} leaves nothing to train on: {funnel(choices)}. Widen `source`.")
+        made_from = {"events_version": str(version), "derivation": todo.derivation}
+        change = Change(rows.reader(), todo.ids, todo.gone, todo.expected)
+        return seal(lake, recipe, renderer, choices.sort("trajectory_id"), made_from, change)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What turns events into rows; the rows of `gone` are left out for the reason given."""
+
+    recipe: Recipe
+    renderer: Renderer
+    mask_rule: str
+    curated: Curated
+    asker: Asker | None = None
+    gone: Mapping[str, str] = field(default_factory=dict)
+
+
+def _beyond(lake: Lake, work: Work, version: int) -> dict[str, str]:
+    """Rows that limits over all rows leave out: for these, everything is derived once to see which rows there are."""
+    assert work.recipe.source is not None
+    assert work.recipe.dataset is not None
+    with closing(Spill(DATASET.schema)) as rows:
+        _derived(lake, work, version, ids_of(lake, version, work.recipe.source.corpora), rows, None)
+        wanted = ["row_id", "task_id", "judgment"]
+        named = [row for batch in rows.reader() for row in batch.select(wanted).to_pylist()]
+    return thinned(named, work.recipe.dataset)
+
+
+def _derived(
+    lake: Lake, work: Work, version: int, ids: Sequence[str], rows: Spill, progress: Callable[[int, int], None] | None
+) -> list[pl.DataFrame]:
+    """Derive trajectories at a version: rows into `rows`, choices returned."""
+    made = []
     done = 0
-    for events in log.batches(ids, version, columns=[*COLUMNS, *_ALSO]):
-        rows = _derive(events, recipe, renderer, mask_rule, funnel)
-        if rows:
-            parts.append(pa.Table.from_pylist(rows, DATASET.schema))
-        done += len(set(events.column("trajectory_id").to_pylist()))
+    columns = list(dict.fromkeys([*(OF_CRITICS if work.asker else COLUMNS), *_ALSO]))
+    for events in whole(lake, version, ids, columns):
+        choices = _derive(events, work, rows)
+        made.append(frame(choices))
+        done += len(choices)
         if progress:
             progress(done, len(ids))
-    if not parts:
-        raise RecipeError(f"recipe {recipe.name!r} leaves nothing to train on: {funnel.rows()}. Widen `source`.")
-    table = pa.concat_tables(parts).sort_by("row_id")
-    return _seal(lake, recipe, renderer, table, version, funnel)
+    return made
 
 
-def _derive(
-    events: pa.Table, recipe: Recipe, renderer: Renderer, mask_rule: str, funnel: Funnel
-) -> list[dict[str, Any]]:
+def _derive(events: pa.Table, work: Work, into: Spill) -> list[dict[str, Any]]:
+    recipe, renderer = work.recipe, work.renderer
     assert recipe.source is not None
     assert recipe.dataset is not None
     folded = pl.DataFrame(fold_trajectories(events))
-    kept = folded.filter(pl.sql_expr(recipe.source.where)) if len(folded) else folded
-    facts = {
-        r["trajectory_id"]: r for r in kept.select("trajectory_id", "resolved", "task_id", "exit_status").to_dicts()
-    }
-    out = {} if recipe.source.exclude is None else excluded(events, recipe.source.exclude)
+    # Curation has answered for these already, in SQL that polars need not know.
+    alone = bool(len(folded)) and not work.curated
+    wanted = folded.filter(pl.sql_expr(recipe.source.where)) if alone else folded
+    facts = {r["trajectory_id"]: r for r in wanted.select(_FACTS).to_dicts()}
+    out = excluded(events, recipe.source.exclude) if alone and recipe.source.exclude else {}
     tools = _tools(events)
-    rows: list[dict[str, Any]] = []
-    for one in found(events, recipe.dataset.method in PER_TURN):
+    choices = []
+    method = recipe.dataset.method
+    for one in found(events, method in PER_TURN, work.asker, ASKS.get(method)):
         chat = one.chat
-        funnel.count("in", trajectories=1, steps=len(chat.steps))
-        why = out.get(chat.trajectory_id)
-        chosen = Dropped(why) if why else _chosen(one, facts.get(chat.trajectory_id), recipe.dataset, mask_rule)
+        name = chat.trajectory_id
+        said, offered = work.curated.get(name), tools.get(name)
+        about: dict[str, Any] = {"trajectory_id": name, "corpus": chat.corpus, "curated": curated_as(said)}
+        about["n_steps"] = len(chat.steps)
+        why = (said or {}).get("dropped") or out.get(name)
+        chosen = Dropped(why) if why else chosen_of(one, facts.get(name), recipe, work.mask_rule)
+        if work.asker is not None:
+            split = (said or {}).get("split")
+            replies: Sequence[Sample | Dropped] = [chosen] if isinstance(chosen, Dropped) else chosen
+            made = [
+                p if isinstance(p, Dropped) else row_of(p, chat, facts[name], None, recipe, renderer, split)
+                for p in replies
+            ]
+            choices.append(_of_critic(about, made, isinstance(chosen, Dropped), work.gone, into))
+            continue
         if isinstance(chosen, Dropped):
-            funnel.count(f"dropped: {chosen.reason}", trajectories=1, steps=len(chat.steps))
+            about["n_tokens"] = _tokens(chat.messages, offered, renderer)
+            choices.append(left_out(about, chosen.reason))
             continue
-        task = facts[chat.trajectory_id]["task_id"] or ""
-        offered = tools.get(chat.trajectory_id)
-        made = [_row(_offering(sample, offered), chat, task, recipe, renderer) for sample in chosen]
-        kept_rows = [row for row in made if not isinstance(row, Dropped)]
-        left = [(s, row.reason) for s, row in zip(chosen, made, strict=True) if isinstance(row, Dropped)]
-        if not kept_rows:
-            funnel.count(f"dropped: {left[0][1]}", trajectories=1, steps=len(chat.steps))
+        split = (said or {}).get("split")
+        samples = [s for s in chosen if isinstance(s, Sample)]
+        made = [_within(row_of(s, chat, facts[name], offered, recipe, renderer, split), work.gone) for s in samples]
+        rows = [row for row in made if not isinstance(row, Dropped)]
+        left = [(row.reason, s) for s, row in zip(samples, made, strict=True) if isinstance(row, Dropped)]
+        alone = len(rows) == len(samples) == 1 and samples[0].messages is chat.messages
+        about["n_tokens"] = rows[0]["n_tokens"] if alone else _tokens(chat.messages, offered, renderer)
+        if not rows:
+            choices.append(left_out(about, left[0][0]))
             continue
-        for sample, reason in left:
-            funnel.count(f"part dropped: {reason}", steps=int(sum(sample.weights)))
-        trained = {s for r in kept_rows for s, w in zip(r["steps"], r["weights"], strict=True) if w}
-        funnel.count("out", trajectories=1, steps=len(chat.steps), tokens=sum(r["n_tokens"] for r in kept_rows))
-        funnel.count("masked", steps=len(chat.steps) - len(trained))
-        funnel.count("trained", steps=len(trained), tokens=sum(r["n_trained_tokens"] for r in kept_rows))
-        rows += kept_rows
-    return rows
+        masked = sum(row.pop("n_masked_tokens") for row in rows)
+        parts = parts_of((reason, int(sum(s.weights)), _tokens(s.messages, offered, renderer)) for reason, s in left)
+        table = pa.Table.from_pylist(rows, DATASET.schema)
+        choices.append(kept(about, table, masked, parts))
+        into.write(table)
+    return choices
 
 
-def _chosen(
-    one: Found, facts: dict[str, Any] | None, settings: DatasetSettings, mask_rule: str
-) -> list[Sample] | Dropped:
-    """What the method makes of a trajectory that may be learnt from."""
-    if facts is None:
-        return Dropped("filtered by source.where")
-    if not one.chat.steps:
-        return Dropped("no recorded steps")
-    if facts["exit_status"] in UNFINISHED:
-        return Dropped("not finished: it says nothing about the policy")
-    case = Case(one.chat, facts["resolved"], mask_rule, settings, one.interrupted, one.prompts, one.labels)
-    if settings.max_repeats is not None and repeats(case) > settings.max_repeats:
-        return Dropped(f"says the same more than {settings.max_repeats} times in a row")
-    return method(settings.method)(case)
+def _tokens(messages: list[Message], tools: str | None, renderer: Renderer) -> int:
+    """Tokens of a conversation; 0 where it cannot be rendered."""
+    n = sum(m["role"] == "assistant" and not m.get("is_demo") for m in messages)
+    try:
+        return len(renderer.encode(offering(messages, tools), [0.0] * n).input_ids) if messages else 0
+    except RenderError:
+        return 0
+
+
+def _within(row: Row | Dropped, gone: Mapping[str, str]) -> Row | Dropped:
+    """A row, unless a limit over all rows leaves it out."""
+    return Dropped(gone[row["row_id"]]) if not isinstance(row, Dropped) and row["row_id"] in gone else row
+
+
+def _of_critic(
+    about: dict[str, Any], made: Sequence[Row | Dropped], whole: bool, gone: Mapping[str, str], into: Spill
+) -> dict[str, Any]:
+    """The choice of a trajectory that a critic learns from: its steps are the replies learnt, its parts those that are not.
+
+    `whole`: the trajectory was left out before its replies were looked at.
+    """
+    limits = [_within(row, gone) for row in made]
+    rows, reasons = (
+        [r for r in limits if not isinstance(r, Dropped)],
+        [r.reason for r in limits if isinstance(r, Dropped)],
+    )
+    about |= {"n_steps": len(rows), "n_tokens": sum(row["n_tokens"] for row in rows)}
+    parts = [] if whole else parts_of((reason, 1, 0) for reason in reasons)
+    if not rows:
+        return left_out({**about, "parts": parts}, reasons[0] if len(set(reasons)) == 1 else "no reply is left")
+    table = pa.Table.from_pylist(
+        [{k: v for k, v in row.items() if k != "n_masked_tokens"} for row in rows], DATASET.schema
+    )
+    into.write(table)
+    return {**kept(about, table, 0, parts), "n_trained_steps": sum(any(row["weights"]) for row in rows)}
 
 
 def _tools(events: pa.Table) -> dict[str, str]:
@@ -161,102 +219,3 @@ def _tools(events: pa.Table) -> dict[str, str]:
     told = live(events.filter(pc.is_in(events.column("kind"), pa.array(["instruction", "retraction"]))))
     rows = told.select(["trajectory_id", "instruction"]).to_pylist()
     return {r["trajectory_id"]: t for r in reversed(rows) if (t := (r["instruction"] or {}).get("tools"))}
-
-
-def _offering(sample: Sample, tools: str | None) -> Sample:
-    """A sample whose first message carries the tools offered, where the renderer finds them."""
-    if tools is None:
-        return sample
-    return replace(sample, messages=[{**sample.messages[0], "tools": tools}, *sample.messages[1:]])
-
-
-def _row(sample: Sample, chat: Conversation, task: str, recipe: Recipe, renderer: Renderer) -> dict[str, Any] | Dropped:
-    assert recipe.dataset is not None
-    try:
-        rendered = renderer.encode(sample.messages, sample.weights)
-    except RenderError as error:
-        return Dropped(str(error).partition(":")[0])
-    if len(rendered.input_ids) > recipe.dataset.max_length:
-        return Dropped(f"longer than {recipe.dataset.max_length} tokens")
-    if not rendered.n_trained:
-        return Dropped("no token to train")
-    return {
-        "row_id": digest(recipe.dataset.method, chat.trajectory_id, sample.weights, sample.event_ids),
-        "recipe": recipe.name,
-        "method": recipe.dataset.method,
-        "split": "held_out" if _share(task or chat.trajectory_id) < recipe.dataset.held_out else "train",
-        "trajectory_id": chat.trajectory_id,
-        "corpus": chat.corpus,
-        "task_id": task,
-        "messages": canonical(sample.messages).decode("utf-8"),
-        "steps": sample.steps,
-        "weights": sample.weights,
-        "event_ids": sample.event_ids,
-        "mask_event_ids": sample.evidence,
-        "input_ids": rendered.input_ids,
-        "labels": rendered.labels,
-        "n_tokens": len(rendered.input_ids),
-        "n_trained_tokens": rendered.n_trained,
-        "n_masked_steps": sample.weights.count(0.0),
-    }
-
-
-def _share(task: str) -> float:
-    """A number in [0, 1) that depends on the task alone: all attempts at a task fall into the same split."""
-    return int(digest("split", task)[:8], 16) / 2**32
-
-
-def _seal(lake: Lake, recipe: Recipe, renderer: Renderer, rows: pa.Table, version: int, funnel: Funnel) -> Built:
-    sealed = content_hash(rows)
-    trained = sum(rows.column("n_trained_tokens").to_pylist())
-    n_steps = sum(len(s) for s in rows.column("steps").to_pylist())
-    metadata = {
-        "dataset_hash": sealed,
-        "events_version": str(version),
-        "recipe": recipe.name,
-        "recipe_hash": recipe.hash,
-        "base_model": recipe.base_model,
-        "source": canonical(recipe.source and recipe.source.model_dump(mode="json")).decode(),
-        "settings": canonical(recipe.dataset and recipe.dataset.model_dump(mode="json")).decode(),
-        "dagger": canonical(recipe.dagger and recipe.dagger.model_dump(mode="json")).decode(),
-        "funnel": canonical(funnel.rows()).decode(),
-        **renderer.hashes,
-    }
-    current = seal_of(lake, recipe.dataset_table)
-    if current is not None and all(current[1].get(k) == metadata[k] for k in ("dataset_hash", "recipe_hash")):
-        table_version, metadata = current
-    else:
-        table_version = lake.replace(recipe.dataset_table, rows, metadata)
-    return Built(
-        table=recipe.dataset_table,
-        version=table_version,
-        hash=sealed,
-        events_version=int(metadata["events_version"]),
-        n_rows=len(rows),
-        n_tokens=sum(rows.column("n_tokens").to_pylist()),
-        n_trained_tokens=trained,
-        masked_share=sum(rows.column("n_masked_steps").to_pylist()) / max(n_steps, 1),
-        funnel=funnel.rows(),
-        metadata=metadata,
-    )
-
-
-def content_hash(rows: pa.Table) -> str:
-    """sha256 over the canonical JSON of every row in row_id order: the identity of what is trained on."""
-    hasher = hashlib.sha256()
-    for batch in rows.sort_by("row_id").to_batches(max_chunksize=1000):
-        for row in batch.to_pylist():
-            hasher.update(canonical(row))
-            hasher.update(b"\n")
-    return hasher.hexdigest()
-
-
-def seal_of(lake: Lake, table: str, version: int | None = None) -> tuple[int, dict[str, str]] | None:
-    """(version, seal) of a dataset table, as recorded in the commit that wrote it; None when there is none."""
-    handle = lake.table(table)
-    wanted = (handle.version() if handle else 0) if version is None else version
-    if handle is None or wanted == 0:
-        return None
-    # A handle opened at an older version numbers its history wrongly, so the current one is asked.
-    commit = next(c for c in handle.history() if c["version"] == wanted)
-    return wanted, {k: v for k, v in commit.items() if isinstance(v, str)}

@@ -1,8 +1,10 @@
 """Dataset methods: from a trajectory, what is trained on, or why the trajectory is left out.
 
 `all` trains on every step of every trajectory, `rft` on every step of resolved ones, `srft` on every trajectory with the
-steps its mask rule rejects at weight 0 while they stay in the context (METHODS.md 3), `oec` on the teacher's part of
-trajectories that the student began (METHODS.md 4). These are one sequence a trajectory. `dagger` is in `labelled`.
+steps its mask rule rejects at weight 0 while they stay in the context (METHODS.md 3), `srft_dropped` on the same steps with
+the rejected ones, and their observations, taken out of the context (its control), `oec` on the teacher's part of trajectories
+that the student began (METHODS.md 4). These are one sequence a trajectory. `dagger` is in `labelled`; critics learn by
+`critiques`, `preferences` and `guided`.
 """
 
 from __future__ import annotations
@@ -10,14 +12,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import groupby
 
-from stepwell.datasets.cases import Case, Dropped, Sample
+from stepwell.conversation import Message
+from stepwell.datasets.cases import Case, Dropped, Parts, Sample
+from stepwell.datasets.critiques import critic_sft, verifier
+from stepwell.datasets.guided import ctrl_rl, ctrl_sft
 from stepwell.datasets.labelled import dagger
+from stepwell.datasets.preferences import critic_dpo
 from stepwell.errors import UnknownName
 
 Chosen = list[Sample] | Dropped
-Method = Callable[[Case], Chosen]
+Method = Callable[[Case], Parts]
 PER_TURN = ("dagger", "oec")
 """Methods that need the prompt of every turn."""
+CRITICS = ("critic_dpo", "critic_sft", "ctrl_rl", "ctrl_sft", "verifier")
+"""Methods whose rows teach a critic; they need an Asker, and a `step` of theirs in a funnel is a reply."""
+ASKS = {"ctrl_rl": "critique", "verifier": "verifier"}
+"""Methods that need requests nobody answered, and the kind of critic these are for."""
+UNTAUGHT = ("ctrl_rl",)
+"""Methods whose rows are prompts: no token of theirs is in the loss."""
+
+
+INTERRUPTED = "feedback or notices were shown: its prompts are not one growing sequence"
 
 
 def every_step(case: Case) -> Chosen:
@@ -34,13 +49,35 @@ def rejection(case: Case) -> Chosen:
 
 def step_rejection(case: Case) -> Chosen:
     """Every trajectory, weights from the mask events of the recipe's rule; a step without one has not been decided."""
+    decided = _decided(case)
+    return decided if isinstance(decided, Dropped) else _whole(case, *decided)
+
+
+def dropped_steps(case: Case) -> Chosen:
+    """The control of `step_rejection`: rejected steps and their observations are not masked but gone from the context."""
+    decided = _decided(case)
+    if isinstance(decided, Dropped):
+        return decided
+    if case.interrupted:
+        return Dropped(INTERRUPTED)
+    chat, (weights, evidence) = case.chat, decided
+    kept, gone, left = list[Message](), False, iter(weights)
+    for message in chat.messages:
+        if message["role"] == "assistant":
+            gone = not message.get("is_demo") and next(left) == 0
+        kept += [] if gone else [message]
+    left_in = [i for i, weight in enumerate(weights) if weight]
+    steps, events = [chat.steps[i] for i in left_in], [chat.event_ids[i] for i in left_in]
+    return [Sample(kept, steps, [1.0] * len(steps), events, evidence)]
+
+
+def _decided(case: Case) -> tuple[list[float], list[str]] | Dropped:
+    """The weight of every step by the recipe's rule, and the mask events that say so."""
     decided = [case.chat.masks.get((case.mask_rule, step)) for step in case.chat.steps]
     if not all(decided):
         return Dropped("steps without a mask decision")
     weights = [d[0] for d in decided if d]
-    if not any(weights):
-        return Dropped("fully masked")
-    return _whole(case, weights, [d[1] for d in decided if d])
+    return (weights, [d[1] for d in decided if d]) if any(weights) else Dropped("fully masked")
 
 
 def expert_correction(case: Case) -> Chosen:
@@ -51,7 +88,7 @@ def expert_correction(case: Case) -> Chosen:
 
 def _whole(case: Case, weights: list[float], evidence: list[str]) -> Chosen:
     if case.interrupted:
-        return Dropped("feedback or notices were shown: its prompts are not one growing sequence")
+        return Dropped(INTERRUPTED)
     chat = case.chat
     return [Sample(chat.messages, chat.steps, weights, chat.event_ids, evidence)]
 
@@ -67,7 +104,13 @@ METHODS: dict[str, Method] = {
     "rft": rejection,
     "srft": step_rejection,
     "dagger": dagger,
+    "srft_dropped": dropped_steps,
     "oec": expert_correction,
+    "critic_sft": critic_sft,
+    "critic_dpo": critic_dpo,
+    "ctrl_sft": ctrl_sft,
+    "ctrl_rl": ctrl_rl,
+    "verifier": verifier,
 }
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from stepwell.errors import RenderError
 from stepwell.rendering import IGNORE, Renderer
+from stepwell.rendering.pieces import pieces
 
 SAMPLE = 6
 """Rows on a page."""
@@ -99,7 +100,7 @@ def _row(row: Mapping[str, Any], renderer: Renderer) -> Iterator[str]:
         f"{row['n_tokens']} tokens trained · {row['n_masked_steps']} of {len(row['weights'])} steps masked"
     )
     yield "</p><pre>"
-    for first, last, text in _pieces(row["input_ids"], renderer):
+    for first, last, text in pieces(row["input_ids"], renderer):
         ids, labels = row["input_ids"][first:last], row["labels"][first:last]
         special = len(ids) == 1 and ids[0] in renderer.special_ids
         kind = "trained" if any(x != IGNORE for x in labels) else "masked" if first in replies else "context"
@@ -107,17 +108,6 @@ def _row(row: Mapping[str, Any], renderer: Renderer) -> Iterator[str]:
         shown = "".join(_shown(c) for c in text)
         yield f"<span class='{kind}{' special' if special else ''}' title='{escape(told)}'>{shown}</span>"
     yield "</pre>"
-
-
-def _pieces(ids: Sequence[int], renderer: Renderer) -> Iterator[tuple[int, int, str]]:
-    """(start, end, text) of every token; tokens that hold parts of one character stand together."""
-    start = 0
-    for i in range(len(ids)):
-        text = renderer.tokenizer.decode(list(ids[start : i + 1]), skip_special_tokens=False)
-        if text.endswith("\ufffd") and i + 1 < len(ids) and i - start < 8:
-            continue
-        yield start, i + 1, text
-        start = i + 1
 
 
 def _shown(character: str) -> str:

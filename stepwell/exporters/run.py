@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ from stepwell.exporters.registry import EXPORTERS
 from stepwell.exporters.writing import checksum, whole
 from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.shuffle import MOST, Spill
 
+_ROWS = 200
+"""Rows of a dataset that are in memory at a time, about."""
 Progress = Callable[[int, int], None]
 """Called with trajectories, or rows of a dataset, done and in all."""
 Items = Iterator[tuple[Any, int]]
@@ -224,11 +227,14 @@ def _of_dataset(lake: Lake, request: Request, exporter: Exporter) -> tuple[Items
 
 
 def _batches(data: ds.Dataset) -> Iterator[pa.RecordBatch]:
-    """Rows in the order of their ids: a dataset is sealed in that order, so its files only need to be put into it."""
-    firsts = []
-    for fragment in data.get_fragments():
-        first = fragment.head(1, columns=["row_id"])
-        if len(first):
-            firsts.append((first.column(0)[0].as_py(), fragment))
-    for _, fragment in sorted(firsts, key=lambda f: str(f[0])):
-        yield from fragment.to_batches(batch_size=200, batch_readahead=1)
+    """Rows in the order of their ids, which are hex digests, in constant memory: parted by their first digits on the way."""
+    n = max(1, min(MOST, -(-data.count_rows() // _ROWS)))
+    with ExitStack() as opened:
+        parts = [opened.enter_context(closing(Spill(data.schema))) for _ in range(n)]
+        for batch in data.to_batches(batch_size=_ROWS, batch_readahead=1, fragment_readahead=1):
+            numbers = pa.array([int(one[:8], 16) * n >> 32 for one in batch.column("row_id").to_pylist()])
+            for number in pc.unique(numbers).to_pylist():
+                parts[number].write(pa.Table.from_batches([batch.filter(pc.equal(numbers, number))]))
+        for part in parts:
+            yield from part.reader().read_all().sort_by("row_id").to_batches(max_chunksize=_ROWS)
+            part.close()

@@ -20,7 +20,8 @@ from stepwell.exporters.base import Make, Obj, Options
 from stepwell.exporters.writing import JsonLines, ParquetRows
 
 IGNORED = -100
-_ORIGIN = ("row_id", "trajectory_id", "task_id", "split")
+ORIGIN = ("row_id", "trajectory_id", "task_id", "split")
+"""Columns of a dataset that stand with every row exported."""
 
 
 class Tokens:
@@ -32,7 +33,7 @@ class Tokens:
 
     def __init__(self, name: str, **streams: tuple[pa.DataType, Callable[[list[int], list[int]], list[int]]]) -> None:
         self.name, self._streams = name, streams
-        types = {k: pa.string() for k in _ORIGIN} | {k: pa.list_(t) for k, (t, _) in streams.items()}
+        types = {k: pa.string() for k in ORIGIN} | {k: pa.list_(t) for k, (t, _) in streams.items()}
         self._schema = pa.schema(types)
         self.sinks = {".jsonl": JsonLines, ".parquet": self._parquet}
 
@@ -44,7 +45,7 @@ class Tokens:
 
         def row(sealed: Obj) -> Obj:
             ids, labels = sealed["input_ids"], sealed["labels"]
-            return {k: sealed[k] for k in _ORIGIN} | {k: f(ids, labels) for k, (_, f) in self._streams.items()}
+            return {k: sealed[k] for k in ORIGIN} | {k: f(ids, labels) for k, (_, f) in self._streams.items()}
 
         return row
 
