@@ -16,9 +16,11 @@ from typing import Any
 
 import dagster as dg
 
-from assets.plots import by_iteration
+from assets.plots import bars, by_iteration
 from assets.resources import Experiments, Settings, job_command
 from stepwell import invariants
+from stepwell.contamination.gate import gate
+from stepwell.contamination.planned import planned
 from stepwell.dagger import Loop
 from stepwell.datasets.build import seal_of
 from stepwell.datasets.verify import verify
@@ -77,7 +79,11 @@ def iterations(recipe: Recipe, file: Path) -> list[dg.AssetsDefinition]:
         """Training rows from the iterations so far, sealed with a content hash."""
         built = Loop(recipe, settings.lake()).build(int(context.partition_key))
         counts = {"dagster/row_count": built.n_rows, "trained_tokens": built.n_trained_tokens, "table": built.table}
-        return made(context, settings, "build", **counts, hash=built.hash, events_version=built.events_version)
+        funnel = {line["line"]: line.get("trajectories", 0) for line in built.funnel if line.get("trajectories")}
+        plot = bars(funnel, "trajectories, from the log to the rows")
+        return made(
+            context, settings, "build", **counts, hash=built.hash, events_version=built.events_version, funnel=plot
+        )
 
     @dg.asset(
         key=["models", recipe.name],
@@ -149,7 +155,17 @@ def iteration_checks(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
                 problems = verify(rows, Renderer.load(sealed[1]["base_model"]), lake).problems
                 yield from (f"{table}: {p}" for p in (*problems, *invariants.dataset_rows(lake, rows)))
 
-    return [*found, _check("datasets", recipe, "trains_what_was_chosen", trained, trained.__doc__, blocking=True)]
+    def repeats(lake: Lake) -> Iterable[str]:
+        """No row is, or nearly repeats, a task of an evaluation suite, unless the recipe waives it with a reason."""
+        for name in names:
+            table = f"datasets/{name}"
+            if seal_of(lake, table) is not None:
+                yield from (
+                    f"{table}: {p}" for p in gate(lake, table, recipe.contamination, planned(recipe)).problems()
+                )
+
+    found.append(_check("datasets", recipe, "trains_what_was_chosen", trained, trained.__doc__, blocking=True))
+    return [*found, _check("datasets", recipe, "repeats_no_evaluation", repeats, repeats.__doc__, blocking=True)]
 
 
 def _check(

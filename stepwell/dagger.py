@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 from schemas.kinds import UNFINISHED
 from stepwell.batching import Crowd
 from stepwell.curation.masks import mask_new, rule_of
+from stepwell.curation.select import select
+from stepwell.data_settings import Source
 from stepwell.datasets.build import Built, build, seal_of
 from stepwell.drift import Drift, drift
 from stepwell.errors import RecipeError, UsageError
@@ -25,7 +27,7 @@ from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.models import model_id
-from stepwell.recipe import Evaluation, Recipe, Source
+from stepwell.recipe import Evaluation, Recipe
 from stepwell.rendering import Renderer
 from stepwell.rollout.collect import Wanted
 from stepwell.rollout.labelling import counted
@@ -165,7 +167,9 @@ class Loop:
         rule = rule_of(recipe.mask)
         if self.dataset.method != "dagger":
             mask_new(self.lake, rule)
-        return build(self.lake, recipe, Renderer.load(recipe.base_model), str(rule))
+        chosen = select(self.lake, recipe)
+        renderer = Renderer.load(recipe.base_model)
+        return build(self.lake, recipe, renderer, str(rule), chosen.events_version, chosen=chosen.rows)
 
     def trajectories(self, i: int) -> list[str]:
         """The finished rollouts of an iteration, in the order wanted."""
@@ -184,7 +188,7 @@ class Loop:
     def seal(self, i: int) -> dict[str, str] | None:
         """The seal of an iteration's dataset when it was made by the present recipe."""
         sealed = seal_of(self.lake, f"datasets/{self.name(i)}")
-        return sealed[1] if sealed and sealed[1].get("recipe_hash") == self.recipe(i).hash else None
+        return sealed[1] if sealed and sealed[1].get("data_hash") == self.recipe(i).data_hash else None
 
     def model(self, i: int) -> dict[str, Any] | None:
         """The row of `models` that an iteration made from its present dataset."""

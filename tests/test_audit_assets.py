@@ -10,10 +10,11 @@ from lakes import Step
 
 from assets.audits import audit_asset, audits
 from assets.resources import Experiments, Settings
+from stepwell.data_settings import Mask
 from stepwell.event import Event
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Mask, Recipe
+from stepwell.recipe import Recipe
 
 
 def shown(lake: Lake, critic: str) -> dict[str, str]:

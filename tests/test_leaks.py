@@ -15,6 +15,7 @@ from stepwell.critics import edits, leaks, taxonomy
 from stepwell.critics.run import judge_new
 from stepwell.critics.turns import Turn
 from stepwell.curation.masks import mask_new, rule_of
+from stepwell.data_settings import Exclude
 from stepwell.datasets.build import build
 from stepwell.errors import RecipeError
 from stepwell.event import Event
@@ -22,7 +23,7 @@ from stepwell.fold import refresh
 from stepwell.invariants import no_flagged_trajectory
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Exclude, Recipe
+from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
 from stepwell.verdicts import excluded, holding
 

@@ -35,6 +35,14 @@ def dirty_tasks(
     Scores below `least` and, without `waived`, flags that the recipe lets pass do not count. Raises LakeError when the
     dataset was never compared with the suite.
     """
+    found = flagged_tasks(lake, dataset_hash, suite, least, waived)
+    return {task for task, by in found.items() if not detectors or by & set(detectors)}
+
+
+def flagged_tasks(
+    lake: Lake, dataset_hash: str, suite: str, least: float = 0.0, waived: bool = True
+) -> dict[str, set[str]]:
+    """Tasks of a suite that some row of a dataset repeats, each with the detectors that say so; see `dirty_tasks`."""
     where = (pc.field("dataset_hash") == dataset_hash) & (pc.field("suite") == suite)
     flags = pl.DataFrame(lake.read("contamination", filters=where))
     gates = flags.filter(pl.col("detector") == LOOKED_AT).sort("recorded_at", "gate")
@@ -47,9 +55,10 @@ def dirty_tasks(
         (pl.col("gate") == gates["gate"][-1]) & (pl.col("detector") != LOOKED_AT) & (pl.col("score") >= least)
         & (pl.lit(waived) | pl.col("waived").is_null()) & (pl.col("task_id") != "")
     )  # fmt: skip
-    if detectors:
-        kept = kept.filter(pl.col("detector").is_in(list(detectors)))
-    return set(kept["task_id"].to_list())
+    found: dict[str, set[str]] = {}
+    for task, detector in kept.select("task_id", "detector").iter_rows():
+        found.setdefault(task, set()).add(detector)
+    return found
 
 
 def effect(

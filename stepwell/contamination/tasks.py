@@ -20,6 +20,8 @@ from stepwell.syntax import ast_hash, n_nodes
 
 MIN_NODES = 25
 """Nodes of a syntax tree from which on two equal programs are more than chance."""
+PROGRAMS = 8
+"""Solutions of a task whose syntax trees are recorded; some sets have hundreds."""
 CASES = ("input_output", "public_tests", "private_tests", "generated_tests", "public_test_cases", "private_test_cases",
          "test_cases", "unit_tests", "test_list", "challenge_test_list", "test", "tests")  # fmt: skip
 TESTS = (*CASES, "test_patch", "FAIL_TO_PASS", "PASS_TO_PASS", "plus_input", "base_input", "hidden_tests")
@@ -81,9 +83,25 @@ def of_record(record: Mapping[str, Any], suite: str) -> Task | None:
 def case_hashes(cases: Iterable[tuple[Any, Any]]) -> list[str]:
     """64-bit hex hashes of pairs of test input and output, sorted; white space at line ends does not count.
 
-    What an importer or a rollout may store as `case_hashes` in `extra` of a task event, as the tests never enter the log.
+    Stored as `case_hashes` in `extra` of a task event, as the tests themselves never enter the log.
     """
     return sorted({sha256(canonical([_plain(given), _plain(want)]))[:16] for given, want in cases})
+
+
+def compared(tests: Iterable[Any], solutions: Iterable[Any]) -> dict[str, list[str]]:
+    """What `extra` of a task event holds of hidden tests and reference solutions: `case_hashes`, `solution_ast` and
+    `gold_files`, those of them that there are; hashes and paths only.
+
+    Tests are in any shape that suites give them, solutions are texts, patches, or JSON of them; of many solutions the first
+    PROGRAMS count.
+    """
+    code = [text for value in solutions for text in _texts(value)]
+    facts = {
+        "case_hashes": case_hashes(pair for value in tests for pair in _pairs(value)),
+        "solution_ast": sorted(trees(code[:PROGRAMS])),
+        "gold_files": sorted(_files(code)),
+    }
+    return {name: values for name, values in facts.items() if values}
 
 
 def days(value: Any) -> float | None:
@@ -107,8 +125,6 @@ def _task(record: Mapping[str, Any], suite: str, facts: Mapping[str, Any]) -> Ta
     solutions = {h for key in SOLUTIONS for h in _hashes(record.get(key))}
     code = tuple(t for key in SOLUTIONS for t in _texts(record.get(key)))
     cases = {c for key in CASES for c in case_hashes(_pairs(record.get(key)))}
-    patches = [t for t in code if t.startswith("diff --git") or "\n+++ b/" in f"\n{t}"]
-    files = {a or b for patch in patches for a, b in _PATCHED.findall(patch)}
     known = facts.get("tests_hash"), facts.get("solution_hash")
     return Task(
         suite=suite,
@@ -123,7 +139,7 @@ def _task(record: Mapping[str, Any], suite: str, facts: Mapping[str, Any]) -> Ta
         solutions=frozenset(solutions | {sha256(t) for t in code} | ({known[1]} if known[1] else set())),
         trees=frozenset(trees(code)) | frozenset(_listed(record.get("solution_ast"))),
         cases=frozenset(cases) | frozenset(_listed(record.get("case_hashes"))),
-        files=frozenset(files) | frozenset(_listed(record.get("gold_files"))),
+        files=frozenset(_files(code)) | frozenset(_listed(record.get("gold_files"))),
         code=code,
     )
 
@@ -131,6 +147,12 @@ def _task(record: Mapping[str, Any], suite: str, facts: Mapping[str, Any]) -> Ta
 def trees(code: Iterable[str]) -> set[str]:
     """Hashes of the normal form of these programs, small ones and what is no Python left out."""
     return {ast_hash(text) for text in code if n_nodes(text) >= MIN_NODES}
+
+
+def _files(code: Iterable[str]) -> set[str]:
+    """The files that the patches among these texts change."""
+    patches = [t for t in code if t.startswith("diff --git") or "\n+++ b/" in f"\n{t}"]
+    return {a or b for patch in patches for a, b in _PATCHED.findall(patch)}
 
 
 def _hashes(value: Any) -> list[str]:

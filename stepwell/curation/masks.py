@@ -7,6 +7,7 @@ tokens (datasets). A mask is an event; rules with different parameters coexist, 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.kinds import LABELS
+from stepwell.data_settings import Mask
 from stepwell.errors import UnknownName, UsageError
 from stepwell.event import Event
 from stepwell.ids import digest
 from stepwell.lake import Lake
-from stepwell.log import EventLog, in_order
-from stepwell.recipe import Mask
+from stepwell.log import EventLog, in_order, live
 
 COLUMNS = (
     "event_id", "corpus", "trajectory_id", "step", "kind", "policy", "recorded_at", "turn", "verdict", "outcome", "mask",
@@ -32,6 +33,8 @@ COLUMNS = (
 KINDS = ("action", "verdict", "outcome", "retraction")
 """Kinds of events that make a trajectory worth deciding again."""
 RESOLVED = ("full", "judged")
+PEOPLE, MAJORITY = "human/", "majority"
+"""How the policies of people begin, and the critic that is all of them."""
 _ID = re.compile(r"^(\w+)@1(?:\((.*)\))?$")
 
 
@@ -40,7 +43,8 @@ class MaskRule:
     """A rule and its parameters.
 
     `critic` is the policy whose verdicts count; `mask` the labels that get weight 0; `resolved` whether resolved
-    trajectories are learnt from in `full` or `judged` like the others; `seed` belongs to `random`. Raises UnknownName.
+    trajectories are learnt from in `full` or `judged` like the others; `seed` belongs to `random`. For `human` the critic is
+    an annotator, `human/NAME`, or `majority`, the label that most annotators give a step. Raises UnknownName.
     """
 
     name: str = "srft"
@@ -56,6 +60,8 @@ class MaskRule:
             raise UnknownName("treatment of resolved trajectories", self.resolved, RESOLVED, "Choose one of these.")
         if set(self.critic) & set(",()="):
             raise UsageError(f"critic {self.critic!r} has one of `,()=`; name it without, as it becomes part of an id.")
+        if self.name == "human" and self.critic != MAJORITY and not self.critic.startswith(PEOPLE):
+            raise UsageError(f"critic {self.critic!r} is nobody; allowed: {PEOPLE}NAME, {MAJORITY}. Name one of these.")
         for label in self.mask:
             if label not in LABELS:
                 raise UnknownName("label to mask", label, LABELS, "Choose among these.")
@@ -108,7 +114,7 @@ class Stream:
 
     trajectory_id: str
     actions: dict[int, str]
-    verdicts: dict[int, tuple[str, str | None]]
+    verdicts: dict[int, tuple[tuple[str, ...], str | None]]
     outcome: tuple[str, bool] | None
     turns: dict[int, tuple[str, str]] = field(default_factory=dict)
 
@@ -125,12 +131,13 @@ def _srft(stream: Stream, rule: MaskRule) -> Decisions:
         return {}
     decisions = {}
     for step, action in stream.actions.items():
-        verdict, label = stream.verdicts.get(step, (action, None))
+        verdicts, label = stream.verdicts.get(step, ((action,), None))
         if label is None:
-            reason = "unjudged" if verdict == action else "unparseable"
-            decisions[step] = Decision(0.0, reason, (verdict,), verdict)
+            unclear = "tie" if len(verdicts) > 1 else "unparseable"
+            decisions[step] = Decision(0.0, unclear if step in stream.verdicts else "unjudged", verdicts, verdicts[0])
         else:
-            decisions[step] = Decision(0.0 if label in rule.mask else 1.0, "critic_label", (verdict,), verdict)
+            reason = "human_label" if rule.name == "human" else "critic_label"
+            decisions[step] = Decision(0.0 if label in rule.mask else 1.0, reason, verdicts, verdicts[0])
     return decisions
 
 
@@ -166,6 +173,7 @@ RULES: dict[str, Callable[[Stream, MaskRule], Decisions]] = {
     "random": _random,
     "all": _all,
     "student": _student,
+    "human": _srft,
 }
 
 
@@ -196,6 +204,14 @@ def mask_new(lake: Lake, rule: MaskRule, size: int = 500) -> Report:
     """Decide the trajectories that changed since this rule last ran; masks of an earlier state are superseded."""
     done = EventLog(lake).derive(rule.id, "mask", KINDS, COLUMNS, lambda rows: _new(rows, rule), size)
     return Report(rule.id, done.n_trajectories, done.n_new, done.n_superseded, done.events_version)
+
+
+def masks_hash(lake: Lake, rule: MaskRule, corpora: Sequence[str]) -> str:
+    """Digest of the masks of a rule that hold in these corpora: their data version."""
+    columns = ["event_id", "trajectory_id", "kind", "policy", "retraction"]
+    rows = live(EventLog(lake).read(corpora=corpora, kinds=["mask", "retraction"], columns=columns))
+    mine = pc.and_(pc.equal(rows.column("kind"), "mask"), pc.equal(rows.column("policy"), rule.id))
+    return digest(sorted(rows.filter(mine).column("event_id").to_pylist()))
 
 
 def _new(events: pa.Table, rule: MaskRule) -> tuple[list[Event], list[Event]]:
@@ -235,19 +251,33 @@ def _masks(rows: Sequence[dict[str, Any]], rule: MaskRule) -> Iterator[Event]:
         return
     live = [r for r in rows if r["event_id"] not in gone and r["kind"] in ("turn", "action", "verdict", "outcome")]
     actions = {r["step"]: r["event_id"] for r in live if r["kind"] == "action" and r["step"] is not None}
-    verdicts: dict[int, tuple[str, str | None]] = {}
+    said: dict[int, dict[str, tuple[str, str | None]]] = {}
     for r in sorted(live, key=lambda r: ((r["verdict"] or {}).get("candidate") or 0, r["event_id"]), reverse=True):
         verdict = r["verdict"]
-        if verdict and r["policy"] == rule.critic and verdict["scope"] == "step" and r["step"] in actions:
+        if verdict and _believed(rule, r["policy"] or "") and verdict["scope"] == "step" and r["step"] in actions:
             readable = verdict["label"] in LABELS and verdict["parse_status"] != "unparseable"
-            verdicts[r["step"]] = (r["event_id"], verdict["label"] if readable else None)
+            label = verdict["label"] if readable else None
+            said.setdefault(r["step"], {})[r["policy"]] = (r["event_id"], label)
+    verdicts = {step: _most(votes) for step, votes in said.items()}
     graded = [r for r in live if r["outcome"] and (r["outcome"]["subject"] or "trajectory") == "trajectory"]
     last = max(graded, key=lambda r: (r["outcome"]["rerun"] or 0, r["recorded_at"], r["event_id"])) if graded else None
     outcome = None if last is None else (last["event_id"], bool(last["outcome"]["resolved"]))
     turns = {r["step"]: (r["event_id"], r["turn"]["chosen"]) for r in live if r["kind"] == "turn"}
     stream = Stream(rows[0]["trajectory_id"], actions, verdicts, outcome, turns)
-    inputs = digest(sorted(actions.items()), sorted(verdicts.items()), outcome)
+    judged = {s: (ids[0] if len(ids) == 1 else ids, label) for s, (ids, label) in verdicts.items()}
+    inputs = digest(sorted(actions.items()), sorted(judged.items()), outcome)
     for step, d in sorted(RULES[rule.name](stream, rule).items()):
         payload = {"mask_rule": rule.id, "weight": d.weight, "reason": d.reason, "evidence": list(d.evidence)}
         where = (stream.trajectory_id, rows[0]["corpus"], "system", payload, step, rule.id)
         yield Event("mask", *where, caused_by=d.cause, discriminator="" if rule.name in ("all", "student") else inputs)
+
+
+def _believed(rule: MaskRule, policy: str) -> bool:
+    return policy.startswith(PEOPLE) if rule.critic == MAJORITY and rule.name == "human" else policy == rule.critic
+
+
+def _most(votes: dict[str, tuple[str, str | None]]) -> tuple[tuple[str, ...], str | None]:
+    """The verdicts on a step, one a critic, and the label that more of them give than any other; None where none is."""
+    counted = Counter(label for _, label in votes.values()).most_common(2)
+    alone = len(counted) == 1 or counted[0][1] > counted[1][1]
+    return tuple(event for _, (event, _) in sorted(votes.items())), counted[0][0] if alone else None

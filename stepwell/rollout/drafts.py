@@ -6,11 +6,13 @@ Belongs here: who writes a draft and who waits for it. Does not belong here: ask
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stepwell.batching import Crowd
+from stepwell.chat import Message, prompt_hash
+from stepwell.ids import digest
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Drafts:
     of: str
     known: dict[str, Known] = field(default_factory=dict)
     asked: dict[str, asyncio.Future[Known]] = field(default_factory=dict)
+
+    def draw(self, key: str, messages: Sequence[Message]) -> str:
+        """What decides a draft: who is asked, which turn it is, and what is asked."""
+        return digest(self.of, key, prompt_hash(messages))
 
     async def get(self, draw: str, ask: Callable[[], Awaitable[Known]]) -> Known:
         """A draft: of the log, of another tree that is asking for it, or asked for now; then `keep` it when recorded."""

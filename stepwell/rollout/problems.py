@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from stepwell.contamination.tasks import compared
 from stepwell.errors import UsageError
 from stepwell.ids import sha256
 
@@ -79,7 +80,9 @@ class Problem:
     def facts(self) -> dict[str, Any]:
         """What else is recorded with the task; CTRL's own runs took the first 10 tests only, so what was left out is said."""
         counts = {"n_tests": len(self.tests), "n_tests_left_out": self.n_all - len(self.tests)}
-        return counts | {"entry_point": self.entry_point, "n_visible": sum(t.group == "visible" for t in self.tests)}
+        known = {"entry_point": self.entry_point, "n_visible": sum(t.group == "visible" for t in self.tests)}
+        tests = [t.given if t.kind == "program" else {"input": t.given, "output": t.want} for t in self.tests]
+        return counts | known | compared(tests, [self.solution])
 
 
 def load(path: str | Path, split: str = "eval", max_tests: int | None = None) -> tuple[list[Problem], list[str]]:

@@ -49,8 +49,9 @@ class Record:
 
     def open(self, env: Environment, scaffold: Scaffold, start: Mapping[str, Any], instruction: Any) -> None:
         """The task, the start and what the agent is told."""
-        about = env.about()
-        self.add("task", "system", about)
+        about = dict(env.about())
+        extra = about.pop("extra", None)
+        self.add("task", "system", about, extra=canonical(extra).decode() if extra else None)
         common = {
             "task_id": about["task_id"],
             "agent": scaffold.name,

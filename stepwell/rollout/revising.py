@@ -20,7 +20,7 @@ from stepwell.chat import Failure, prompt_hash
 from stepwell.conversation import Message
 from stepwell.errors import SandboxError
 from stepwell.event import Event
-from stepwell.ids import canonical, digest, sha256, storable
+from stepwell.ids import canonical, sha256, storable
 from stepwell.rollout.drafts import Drafts, Known
 from stepwell.rollout.environments import Grade
 from stepwell.rollout.hints import Hint, Reveal, derive, leaks
@@ -247,11 +247,11 @@ class Tree:
         """Ask for a solution, record it, test it."""
         if (reason := self.halt()) is not None:
             raise Stopped(reason)
-        turn = f"{self.problem.task_id}/{self.loop.seed}/{self.sample}"
+        turn = turn_key(self.problem, self.loop.seed, self.sample)
         extra: dict[str, Any] = {}
         if feedback is None:  # the same in every arm
             messages, key = self.asked, f"{turn}/{number}"
-            draw = digest(self.drafts.of, key, prompt_hash(messages))
+            draw = self.drafts.draw(key, messages)
             draft = await self.drafts.get(draw, lambda: self._first(messages, key))
             text, usage = draft.text, dict(draft.usage)
             extra = {"draw": draw} | ({"same_as": draft.event_id} if draft.event_id else {})
@@ -308,6 +308,11 @@ class Tree:
         if reply.text is None:
             raise _Ended(exit_status(reply), f"generator, {reply.finish}: {reply.detail}")
         return reply
+
+
+def turn_key(problem: Problem, seed: int, sample: int) -> str:
+    """What names the turns of a sample; its first solution is that of round 0."""
+    return f"{problem.task_id}/{seed}/{sample}"
 
 
 class _Ended(Exception):

@@ -37,12 +37,13 @@ from stepwell.rollout.sandbox import Sandbox
 from stepwell.rollout.solutions import Tester
 from stepwell.rollout.writer import Writer
 from stepwell.settings import Policy as PolicySettings
-from stepwell.settings import Revision, RevisionArm
+from stepwell.settings import Problems, Revision, RevisionArm
 from stepwell.spending import Purse
 
 Maker = Callable[[PolicySettings, Crowd], Policy]
 ReviewerMaker = Callable[[RevisionArm, PolicySettings, Crowd], Reviewer]
-_NOT_IDENTITY = {"n_tasks", "attempts", "concurrency", "base_url", "key_env", "prices", "world"}
+NOT_IDENTITY = {"n_tasks", "attempts", "concurrency", "base_url", "key_env", "prices", "world"}
+"""Settings of a model that decide nothing about what it says."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ class Done:
 
 def problems_of(settings: Revision) -> tuple[list[Problem], dict[str, Function], list[str]]:
     """Problems of a recipe, the functions of embedded ones by task id, and records that are no problems."""
-    wanted = settings.problems
+    return problems_in(settings.problems)
+
+
+def problems_in(wanted: Problems) -> tuple[list[Problem], dict[str, Function], list[str]]:
+    """The same from the settings of problems alone."""
     if wanted.path is None:
         made = list(drawn_problems.problems(wanted.split, wanted.n, wanted.seed))
         return [p for p, _ in made], {p.task_id: f for p, f in made}, []
@@ -86,18 +91,29 @@ def plan(settings: Revision, problems: Sequence[Problem]) -> list[Planned]:
         if arm.answer == "each" and settings.rounds > 1:
             raise RecipeError(f"arm {arm.name!r} answers each critique over {settings.rounds} rounds; it has one only.")
     shared: dict[str, Any] = {name: getattr(settings, name) for name in ("rounds", "rule", "reveal", "reruns")}
-    shared["generator"] = settings.generator.model_dump(exclude=_NOT_IDENTITY)
+    shared["generator"] = settings.generator.model_dump(exclude=NOT_IDENTITY)
     trees = []
     for sample in range(settings.samples):
         for problem in problems:
             for arm in settings.arms:
                 config = {**shared, **arm.model_dump(exclude={"settings"})}
                 if arm.critic in ("model", "self"):
-                    config["settings"] = arm.settings.model_dump(exclude=_NOT_IDENTITY)
+                    config["settings"] = arm.settings.model_dump(exclude=NOT_IDENTITY)
                 what = (settings.corpus, settings.seed, problem.task_id, problem.tests_hash, sample, config)
                 start = {"run_id": settings.corpus, "config": canonical(config).decode()}
                 trees.append(Planned(digest("revision", *what), problem, sample, arm, start))
     return trees
+
+
+def generator_of(
+    generator: PolicySettings, functions: Mapping[str, Function], make: Maker, crowd: Crowd, temperature: float
+) -> Policy:
+    """A generator at a temperature; raises RecipeError for the scripted one without the functions it knows."""
+    if generator.kind not in ("oracle", "noisy"):
+        return make(generator.model_copy(update={"temperature": temperature}), crowd)
+    if not functions:
+        raise RecipeError("the scripted writer knows the embedded problems only; name a model or an endpoint.")
+    return ScriptedReplies(Writer(functions, generator.mistake_rate if generator.kind == "noisy" else 0.0))
 
 
 def scripted_reviewer(arm: RevisionArm, problems: Mapping[str, Problem]) -> Reviewer | None:
@@ -135,12 +151,7 @@ def revise(
     by_id = {p.task_id: p for p in problems}
 
     def policy(crowd: Crowd, temperature: float) -> Policy:
-        generator = settings.generator
-        if generator.kind in ("oracle", "noisy"):
-            if not functions:
-                raise RecipeError("the scripted writer knows the embedded problems only; name a model or an endpoint.")
-            return ScriptedReplies(Writer(functions, generator.mistake_rate if generator.kind == "noisy" else 0.0))
-        return make(generator.model_copy(update={"temperature": temperature}), crowd)
+        return generator_of(settings.generator, functions, make, crowd, temperature)
 
     def arm_of(arm: RevisionArm, crowd: Crowd) -> Arm:
         reviewer = scripted_reviewer(arm, by_id)
@@ -152,12 +163,12 @@ def revise(
         )  # fmt: skip
 
     with lake.alone(f"rollout-{settings.corpus}", f"playing {settings.corpus}"), Results(place(lake)) as results:
-        run = _Trees(lake, settings, results, parallel, max_cost, max_steps, progress, policy, arm_of)
+        run = Trees(lake, settings, results, parallel, max_cost, max_steps, progress, policy, arm_of)
         asyncio.run(run.run(trees))
     return Done(run.report, run.tester.n_run, run.tester.n_known, left_out)
 
 
-class _Trees(Run):
+class Trees(Run):
     """`collect`'s driver over trees in place of episodes."""
 
     tester: Tester
@@ -189,9 +200,12 @@ class _Trees(Run):
             s.reruns, s.seed,
         )  # fmt: skip
         self.arms = {arm.name: self.arm_of(arm, crowd) for arm in s.arms}
-        of = digest(self.loop.first.name, s.generator.model_dump(exclude=_NOT_IDENTITY))
-        self.drafts = Drafts(crowd, of, self._known())
+        of = digest(self.loop.first.name, s.generator.model_dump(exclude=NOT_IDENTITY))
+        self.drafts = self._drafts(crowd, of)
         return self
+
+    def _drafts(self, crowd: Crowd, of: str) -> Drafts:
+        return Drafts(crowd, of, self._known())
 
     async def close(self) -> None:
         """Close what generator and critics opened."""

@@ -61,10 +61,13 @@ class Writer:
         return list(dict.fromkeys(found))
 
     def _fits(self, text: str, name: str, args: str, want: str) -> bool:
-        """Whether one of the writer's own candidates gives this on these literals."""
-        if not re.fullmatch(r"[\w\s,'\[\]\-]*", args):
+        """Whether one of the writer's own candidates gives this on these literals; a case that makes no sense rules out none."""
+        if not re.fullmatch(r"[\w\s,'\[\]\-]*", args) or re.search(r"\d{5}", args):
             return True
-        return evaluate(text.splitlines(), name, [literals(args)]) == [want]
+        try:
+            return evaluate(text.splitlines(), name, [literals(args)]) == [want]
+        except (ValueError, SyntaxError, LookupError, AttributeError, NameError, RecursionError, MemoryError):
+            return True
 
 
 def literals(args: str) -> tuple[object, ...]:

@@ -82,7 +82,7 @@ class Environment(Protocol):
         """Text that is worked on, for policies that read it; "" where there is no single one."""
 
     def about(self) -> dict[str, Any]:
-        """Payload of the `task` event."""
+        """Payload of the `task` event, and under `extra` what has no column."""
 
     def execute(self, command: str) -> Observation:
         """Run one command of the agent."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from stepwell.contamination.tasks import compared
 from stepwell.errors import SandboxError
 from stepwell.ids import sha256
 from stepwell.rollout.environments import Brief, Grade, Label, Observation, TestResult
@@ -84,11 +85,12 @@ class RepairEnvironment:
         return self
 
     def about(self) -> dict[str, Any]:
-        """Return the payload of the task event."""
+        """Return the payload of the task event, and under `extra` what tasks are compared by."""
+        cases = [{"input": case.name, "output": case.want} for case in self.task.hidden]
         return {
             "task_id": self.task.task_id, "suite": SUITE, "split": self.split, "repo": self.task.family,
             "statement": BRIEF.task, "statement_hash": sha256(BRIEF.task), "tests_hash": self.task.tests_hash,
-            "solution_hash": sha256(self.task.solution),
+            "solution_hash": sha256(self.task.solution), "extra": compared(cases, [self.task.solution]),
         }  # fmt: skip
 
     def __exit__(

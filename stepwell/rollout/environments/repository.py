@@ -19,6 +19,7 @@ from typing import Any, Self
 import orjson
 import pyarrow.parquet as pq
 
+from stepwell.contamination.tasks import compared
 from stepwell.errors import BadInput, SandboxError, UnknownName, UsageError
 from stepwell.ids import canonical, sha256
 from stepwell.rollout.environments import Brief, Grade, Label, Observation
@@ -63,6 +64,7 @@ def tasks_from(path: str | Path, suite: str, split: str) -> Iterator[RepositoryT
             "tests_hash": sha256(canonical(tests)) if any(tests) else None,
             "solution_hash": sha256(row["patch"]) if isinstance(row.get("patch"), str) else None,
             "created_at": None if created is None else str(created),
+            "extra": compared(tests, [row.get("patch")]),
         }  # fmt: skip
         image = row.get("image_name") or row.get("docker_image")
         image = image or f"docker.io/swebench/sweb.eval.x86_64.{name.replace('__', '_1776_')}:latest".lower()
