@@ -2,21 +2,41 @@
 
 import dagster as dg
 
-from assets.plots import rates
+from assets.plots import drawn
 from assets.resources import Experiments, Settings
-from stepwell.evaluation.compare import compare_all, table_of
+from stepwell.datasets.methods import CRITICS
+from stepwell.evaluation.recorded import compare_all, inconsistent
+from stepwell.evaluation.report import plots
 
 
 def comparisons_asset(experiments: Experiments) -> dg.AssetsDefinition:
     """The table a reader wants: one line an arm, and every pair compared."""
-    upstream = [dg.AssetKey(["evaluations", name]) for name in ("base", *experiments.recipes)]
+    policies = [n for n, r in experiments.recipes.items() if r.dataset is None or r.dataset.method not in CRITICS]
+    upstream = [dg.AssetKey(["evaluations", name]) for name in ("base", *policies)]
+    check = dg.AssetCheckSpec(
+        "one_measure", asset="comparisons",
+        description="Comparisons corrected together share one task set and one price policy, and their evaluations are there.",
+    )  # fmt: skip
 
-    @dg.asset(deps=upstream, group_name="reports", kinds={"deltalake"})
-    def comparisons(settings: Settings) -> dg.MaterializeResult[None]:
-        """Every pair of evaluated policies: difference in resolve rate with its interval and an exact paired test."""
-        n = compare_all(settings.lake())
-        arms = table_of(settings.lake())
-        plot = rates([(a.name, a.rate, a.low, a.high) for a in arms], "resolve rate on held-out tasks")
-        return dg.MaterializeResult(metadata={"dagster/row_count": n, "rates": plot})
+    @dg.asset(deps=upstream, group_name="reports", kinds={"deltalake"}, check_specs=[check])
+    def comparisons(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # dagster reads it with a check
+        """Every pair of evaluated arms: difference in resolve rate with its interval, a paired test and its correction."""
+        lake = settings.lake()
+        compared = compare_all(lake)
+        metadata: dict[str, dg.MetadataValue] = {}
+        for one in compared:
+            shown = plots(one) if one.pairs else plots(one)[1:]
+            metadata |= {f"{one.suite}, {one.n_tasks} tasks: {title}": drawn(svg, title) for title, svg in shown}
+        said = [f"- {p.sentence}" for one in compared for p in one.pairs]
+        problems = inconsistent(lake)
+        found: dict[str, int | str] = {"problems": len(problems), "first": "\n".join(problems[:20])}
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": len(said),
+                "what can be said": dg.MetadataValue.md("\n".join(said)),
+                **metadata,
+            },
+            check_results=[dg.AssetCheckResult(passed=not problems, check_name="one_measure", metadata=found)],
+        )
 
     return comparisons

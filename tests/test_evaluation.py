@@ -1,53 +1,22 @@
-"""Evaluation: intervals against published values, paired comparison on the same tasks."""
+"""Evaluation: rows from the log once each, and what they add up to."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from stepwell.errors import LakeError, UsageError
-from stepwell.evaluation.compare import compare, compare_all, table_of
-from stepwell.evaluation.intervals import mcnemar, wilson
-from stepwell.evaluation.rows import record_rows, summarise
+from stepwell.errors import LakeError
+from stepwell.evaluation.intervals import wilson
+from stepwell.evaluation.rows import summarise
+from stepwell.event import Event
 from stepwell.lake import Lake
-from stepwell.log import EventLog
-from tests.lakes import good_repair, looping
-
-
-@pytest.mark.parametrize(
-    ("resolved", "n", "low", "high"),
-    [(126, 500, 21.6, 29.2), (104, 500, 17.5, 24.6), (165, 500, 29.0, 37.2), (127, 466, 23.4, 31.5)],
-)
-def test_wilson_gives_the_published_intervals(resolved: int, n: int, low: float, high: float) -> None:
-    got = wilson(resolved, n)
-    assert (round(100 * got[0], 1), round(100 * got[1], 1)) == (low, high)
-
-
-def test_edges() -> None:
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(0, 10)[0] == 0.0
-    assert mcnemar(0, 0) == 1.0
-    assert mcnemar(10, 0) == pytest.approx(2 * 0.5**10)
-
-
-def evaluated(lake: Lake, model: str, resolved: list[bool]) -> str:
-    """One evaluation of a model over tasks 0..n-1."""
-    names = [f"{model}-{i}" for i in range(len(resolved))]
-    events = [
-        e
-        for i, (name, ok) in enumerate(zip(names, resolved, strict=True))
-        for e in (good_repair if ok else looping)(name, task_id=f"task-{i}", corpus="evaluations/x")
-    ]
-    EventLog(lake).append(events, model)
-    identity = f"{model}-0123456789ab"
-    record_rows(
-        lake, names, evaluation_id=f"{identity}@x", suite="x", recipe=model, model_id=identity, seed=3, backend="test"
-    )
-    return f"{identity}@x"
+from tests.evaluated import evaluated, once
 
 
 def test_rows_once_and_their_sum(lake: Lake) -> None:
-    run = evaluated(lake, "a", [True, True, False, False])
-    evaluated(lake, "a", [True, True, False, False])
+    run = evaluated(lake, "a", once(True, True, False, False))
+    evaluated(lake, "a", once(True, True, False, False))
     result = summarise(lake, run)
     assert (result.n, result.resolved, result.submitted, result.seed) == (4, 2, 4, 3)
     assert (result.low, result.high) == wilson(2, 4)
@@ -57,21 +26,20 @@ def test_rows_once_and_their_sum(lake: Lake) -> None:
         summarise(lake, "nothing")
 
 
-def test_comparison_is_paired(lake: Lake) -> None:
-    a = evaluated(lake, "a", [True] * 2 + [False] * 8)
-    b = evaluated(lake, "b", [True] * 8 + [False] * 2)
-    row = compare(lake, a, b)
-    assert (row["n_tasks"], row["only_a"], row["only_b"]) == (10, 0, 6)
-    assert row["difference"] == pytest.approx(0.6)
-    assert row["low"] < 0.6 < row["high"]
-    assert row["p_value"] == pytest.approx(2 * 0.5**6)
-    assert compare_all(lake) == 1
-    assert compare_all(lake) == 1
-    assert len(lake.read("comparisons")) == 1
-    assert [arm.name for arm in table_of(lake)] == ["a", "b"]
+def test_attempts_of_one_task_are_not_independent(lake: Lake) -> None:
+    """Ten attempts at each of four tasks, all alike: the interval is that of four tasks, not of forty coins."""
+    result = summarise(lake, evaluated(lake, "a", [[True] * 10, [False] * 10] * 2))
+    assert (result.n, result.rate) == (40, 0.5)
+    assert (result.low, result.high) == (0.0, 1.0)
+    assert wilson(20, 40)[0] > 0.3
 
 
-def test_evaluations_without_a_common_task_are_refused(lake: Lake) -> None:
-    a = evaluated(lake, "a", [True])
-    with pytest.raises(UsageError, match="share no task"):
-        compare(lake, a, "other@y")
+def test_what_an_attempt_cost_and_how_often_it_repeats_itself(lake: Lake) -> None:
+    def cached(events: list[Event]) -> list[Event]:
+        return [replace(e, usage={**e.usage, "cache_read": 7, "cache_write": 2}) if e.usage else e for e in events]
+
+    evaluated(lake, "a", once(True, False), change=cached)
+    rows = lake.read("evaluations").sort_by("task_id").to_pylist()
+    names = ("tokens_in", "tokens_out", "cache_read", "cache_write", "longest_repeat")
+    assert [tuple(r[n] for n in names) for r in rows] == [(510, 50, 35, 10, 1), (615, 60, 42, 12, 4)]
+    assert [r["cost_usd"] for r in rows] == pytest.approx([0.05, 0.12])

@@ -1,8 +1,17 @@
-"""Intervals and paired tests for resolve rates, on scipy."""
+"""Intervals, paired tests and corrections for several of them, on scipy (METHODS.md K1).
+
+Belongs here: closed forms over counts and p-values. Does not belong here: what is known about seeds (`seeds`), resampling
+(`stepwell.bootstrap`).
+"""
 
 from __future__ import annotations
 
-from scipy.stats import binomtest
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import binomtest, false_discovery_control, permutation_test
+
+from stepwell.bootstrap import Array
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -35,3 +44,33 @@ def minimum_detectable(discordant: float, n: int) -> float | None:
         middle = (low + high) / 2
         low, high = (low, middle) if middle > 0 and needed(middle) <= n else (middle, high)
     return high
+
+
+def sign_flip(differences: Array, draws: int = 9_999, seed: int = 0) -> float:
+    """Two-sided paired randomisation test of differences by task (tasks,); on 0 and +-1 it estimates exact McNemar.
+
+    Exact while all sign patterns are at most `draws`; tasks without a difference carry nothing and are left out.
+    """
+    moved = differences[differences != 0]
+    if len(moved) < 2:
+        return 1.0
+    found = permutation_test(
+        (moved,), lambda x, axis: np.mean(x, axis=axis), permutation_type="samples", vectorized=True,
+        n_resamples=draws, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(found.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted so that the chance of any false claim among them stays below the level (Holm, step-down)."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted so that the expected share of false claims among those made stays below the level."""
+    return [float(q) for q in false_discovery_control(list(p_values))] if p_values else []

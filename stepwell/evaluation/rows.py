@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.evaluations import EVALUATIONS
+from schemas.kinds import HELD_OUT
+from stepwell.bootstrap import figures, ratio
+from stepwell.contamination.effect import flagged_tasks
 from stepwell.errors import LakeError
+from stepwell.evaluation.attempts import Told, of_events
 from stepwell.evaluation.intervals import wilson
 from stepwell.fold import fold_trajectories
 from stepwell.ids import digest
@@ -23,7 +27,10 @@ from stepwell.recipe import Recipe
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One evaluated policy: n attempts, how many resolved, the rate in [0, 1] with its 95% Wilson interval, and mean steps."""
+    """One evaluated policy: n attempts, how many resolved, the rate in [0, 1] with its 95% interval, and mean steps.
+
+    The interval is Wilson's; with several attempts a task it is the bootstrap's over tasks, as they are not independent.
+    """
 
     evaluation_id: str
     model_id: str
@@ -48,22 +55,34 @@ class Evaluated:
         return asdict(self)
 
 
-def evaluation_id(recipe: Recipe, model_id: str) -> str:
+_WHERE = {"sampling_seeds", "tensor_parallel", "data_parallel", "base_url", "key_env"}
+"""Settings of an evaluation that say where it is computed, and how often."""
+_LATER = ("top_p", "tasks")
+"""Settings that came later: at their defaults the identity is that of before."""
+
+
+def evaluation_id(recipe: Recipe, model_id: str, sampling_seed: int = 0) -> str:
     """Identity of the evaluation of a model as a recipe has it: the same suite, settings and world give the same one."""
     e = recipe.evaluation
-    settings = [e.model_dump(mode="json"), recipe.world.model_dump(mode="json")]
+    plain = {name for name in _LATER if getattr(e, name) == type(e).model_fields[name].default}
+    settings = [e.model_dump(mode="json", exclude=_WHERE | plain), recipe.world.model_dump(mode="json")]
+    settings += [{"sampling_seed": sampling_seed}] if sampling_seed else []
     return f"{model_id}@{e.suite}-{digest(model_id, settings)[:12]}"
 
 
 def record_rows(
     lake: Lake, trajectory_ids: Sequence[str], *, evaluation_id: str, suite: str, recipe: str, model_id: str, seed: int,
-    backend: str,
+    backend: str, sampling_seed: int = 0,
 ) -> int:  # fmt: skip
-    """Write one row per attempt from the trajectories in the log; returns how many were new."""
+    """Write one row per graded attempt from the trajectories in the log; returns how many were new."""
     rows: list[dict[str, Any]] = []
+    repeated = repeats(lake, model_id, suite)
     for events in EventLog(lake).batches(trajectory_ids):
-        attempts = _attempts(events)
+        attempts, told = _attempts(events), of_events(events)
         for t in fold_trajectories(events).to_pylist():
+            if t["resolved"] is None:
+                continue  # what nobody graded is in the log, and has a row once it is
+            used = told.get(t["trajectory_id"], Told())
             rows.append(
                 {
                     "evaluation_id": evaluation_id,
@@ -73,7 +92,7 @@ def record_rows(
                     "task_id": t["task_id"],
                     "attempt": attempts[t["trajectory_id"]],
                     "trajectory_id": t["trajectory_id"],
-                    "resolved": bool(t["resolved"]),
+                    "resolved": t["resolved"],
                     "submitted": t["exit_status"] == "submitted",
                     "exit_status": t["exit_status"],
                     "n_steps": t["n_steps"],
@@ -82,9 +101,26 @@ def record_rows(
                     "seed": seed,
                     "backend": backend,
                     "recorded_at": datetime.now(UTC),
+                    "cache_read": used.total("cache_read"),
+                    "cache_write": used.total("cache_write"),
+                    "cost_usd": t["cost_usd"],
+                    "longest_repeat": used.longest_repeat,
+                    "sampling_seed": sampling_seed,
+                    "contamination": repeated(t["task_id"]),
                 }
             )
     return lake.add("evaluations", pa.Table.from_pylist(rows, EVALUATIONS.schema))
+
+
+def repeats(lake: Lake, model_id: str, suite: str) -> Callable[[str], str]:
+    """What the last gate of the dataset a model was trained on says of a task: clean, the detectors that flag it, unknown."""
+    row = lake.read("models", columns=["dataset_hash"], filters=pc.field("model_id") == model_id).to_pylist()
+    dataset_hash = row[0]["dataset_hash"] if row else None
+    try:
+        flags = None if dataset_hash is None else flagged_tasks(lake, dataset_hash, f"{HELD_OUT}{suite}")
+    except LakeError:
+        flags = None
+    return lambda task: "unknown" if flags is None else ",".join(sorted(flags.get(task, ()))) or "clean"
 
 
 def _attempts(events: pa.Table) -> dict[str, int]:
@@ -102,6 +138,11 @@ def summarise(lake: Lake, evaluation_id: str) -> Evaluated:
         )
     n, resolved = len(frame), int(frame["resolved"].sum())
     low, high = wilson(resolved, n)
+    if n > frame["task_id"].n_unique() > 1:
+        tasks = frame.group_by("task_id", maintain_order=True).agg(pl.col("resolved").sum().cast(pl.Float64), pl.len())
+        sums = {"resolved": tasks["resolved"].to_numpy(), "n": tasks["len"].cast(pl.Float64).to_numpy()}
+        found = figures(sums, {"rate": lambda s: ratio(s["resolved"], s["n"])})["rate"]
+        low, high = found.low or 0.0, 1.0 if found.high is None else found.high
     steps = frame["n_steps"].mean()
     return Evaluated(
         evaluation_id=evaluation_id,

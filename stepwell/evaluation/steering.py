@@ -17,13 +17,12 @@ import numpy as np
 from schemas.kinds import UNFINISHED
 from stepwell.bootstrap import Figure, figures, ratio
 from stepwell.errors import UsageError
+from stepwell.evaluation.attempts import STUCK, longest_repeat
 from stepwell.evaluation.intervals import mcnemar, minimum_detectable, wilson
 from stepwell.lake import Lake
 from stepwell.log import EventLog, live
 
 BASE = "off"
-STUCK = 3
-"""Identical commands in a row from which on a run counts as stuck (METHODS.md 1.4)."""
 _COLUMNS = (
     "event_id", "trajectory_id", "corpus", "kind", "step", "actor", "start", "action", "verdict", "feedback", "end",
     "outcome", "usage", "extra", "retraction",
@@ -52,8 +51,7 @@ class Run:
     @property
     def stuck(self) -> bool:
         """Whether the same command came three times in a row."""
-        runs = [self.commands[i : i + STUCK] for i in range(len(self.commands) - STUCK + 1)]
-        return any(len(set(run)) == 1 and run[0] for run in runs)
+        return longest_repeat(self.commands) >= STUCK
 
 
 @dataclass(frozen=True)
