@@ -33,10 +33,10 @@ from stepwell.errors import UsageError
 from stepwell.event import to_table
 from stepwell.fold import refresh
 from stepwell.importers.run import import_paths
+from stepwell.journal import Journal
 from stepwell.lake import Lake
 from stepwell.log import EventLog, in_order
 from stepwell.proxy.address import Address
-from stepwell.proxy.journal import Journal
 from stepwell.proxy.prompts import prompts
 from stepwell.proxy.recorder import Recorder
 from stepwell.proxy.replies import Assembly, Events
@@ -600,7 +600,7 @@ def test_segments_go_when_all_in_them_is_in_the_lake(lake: Lake, tmp_path: Path)
         await asyncio.sleep(0.3)
         left = sorted((tmp_path / "j").glob("*.jsonl"))
         assert 1 <= len(left) <= 2  # the first, in which `long` still is, and the one that is written to
-        with pytest.raises(UsageError, match="another proxy"):
+        with pytest.raises(UsageError, match="another process"):
             Journal(tmp_path / "j")
         await recorder.stop()
         damaged = left[0].read_bytes()

@@ -20,10 +20,10 @@ from test_import_contract import write_example
 from stepwell.errors import UsageError
 from stepwell.event import Event
 from stepwell.importers.run import import_paths
+from stepwell.journal import Journal
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.proxy.address import Address
-from stepwell.proxy.journal import Journal
 from stepwell.proxy.recorder import Recorder
 from stepwell.redaction.run import redact
 from stepwell.redaction.target import Target

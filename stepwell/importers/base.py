@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -32,6 +32,7 @@ REASONS: dict[str, str] = {
     "other_format": "not of the format that was asked for",
     "malformed": "of a known format, but not as that format is written",
     "too_deep": "nested deeper than can be kept as JSON",
+    "diverged": "a session that is in the log with other content, and has no more records than is known of it",
     "bad_line": "a line of JSON lines that is no JSON object",
     "bad_archive": "a zip, gzip or Parquet file that cannot be opened, or a member of it that cannot be read",
 }
@@ -46,6 +47,8 @@ one parsed object (a line, an element of a list, a value of a dict of records, a
 parsed objects of a file in their order; `archive`, a mapping from member name to its bytes, read when asked for (BadInput
 for a member that is too large or cannot be read; names that lead out of the archive are not in it)."""
 
+N_RECORDS = "n_records"
+"""Key in `extra` of the end of a trajectory that may grow: how many records its file had."""
 _REPO = re.compile(r"([A-Za-z0-9-]+)__([A-Za-z0-9_.-]+?)(?:-\d+|\.[0-9a-f]{8}\..+)")
 
 
@@ -53,6 +56,7 @@ _REPO = re.compile(r"([A-Za-z0-9-]+)__([A-Za-z0-9_.-]+?)(?:-\d+|\.[0-9a-f]{8}\..
 class SourceFile:
     """Where a document comes from; `identity` is the sha256 of its content, independent of path and layout.
 
+    It is empty for spans that are received one after the other, of which nobody knows yet what they will be as a whole.
     For unit `record` content is the record, else the file. `key` is the record's key in a dict of records, `around` what
     else stands in an object that wraps a list of records (`{"items": [...], ...}`): both end in `extra` of the first event.
     """
@@ -69,13 +73,17 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Imported:
-    """One trajectory as events, in the order they happened; `instance_id` is null when the source names no task."""
+    """One trajectory as events, in the order they happened; `instance_id` is null when the source names no task.
+
+    `n_records` is set where its id stays the same while its file grows: how many records the file has now.
+    """
 
     trajectory_id: str
     corpus: str
     events: list[Event]
     n_steps: int
     instance_id: str | None
+    n_records: int | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,7 @@ class Builder:
     place: Obj = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     n_steps: int = 0
+    n_records: int | None = None
 
     @classmethod
     def of(cls, source: SourceFile, family: str, instance_in_content: str | None, agent: str) -> Builder:
@@ -141,6 +150,17 @@ class Builder:
             **({"around": source.around} if source.around else {}),
         }
         return cls(digest(family, instance_in_content, source.identity), source.corpus, agent, place)
+
+    @classmethod
+    def of_session(
+        cls, source: SourceFile, family: str, session: Any, line: str, n_records: int, agent: str
+    ) -> Builder:
+        """The id is that of the session and of a line in it, and stays as the file grows; without a session id it does not."""
+        if not isinstance(session, str) or not session:
+            return cls.of(source, family, line, agent)
+        builder = cls.of(replace(source, identity="session"), family, f"{session}/{line}", agent)
+        builder.n_records = n_records
+        return builder
 
     def add(self, kind: str, actor: str, payload: Obj, **envelope: Any) -> Event:
         """Append one event; nulls of the payload are left out, an `extra` given as an object is packed."""
@@ -159,11 +179,19 @@ class Builder:
         self.events.append(event)
         return event
 
-    def task(self, instance_id: str | None, statement: str | None, extra: Obj | None = None, **more: Any) -> None:
+    def task(
+        self,
+        instance_id: str | None,
+        statement: str | None,
+        extra: Obj | None = None,
+        compared: Obj | None = None,
+        **more: Any,
+    ) -> None:
         """The task event, with `more` columns of it; none when the source names neither an instance nor a statement.
 
         `repo`, unless given, follows from ids written `owner__name-number` (SWE-bench) or `owner__name.commit.variant`
-        (SWE-smith). Gold patches and hidden tests are given as `solution_hash` and `tests_hash` only.
+        (SWE-smith). Gold patches and hidden tests are given as `solution_hash` and `tests_hash` only, and what
+        tasks are `compared` by goes into `extra`.
         """
         if instance_id is None and statement is None and not extra and not any(v is not None for v in more.values()):
             return
@@ -178,7 +206,7 @@ class Builder:
                 "statement_hash": None if statement is None else sha256(statement),
                 **{k: v for k, v in more.items() if v is not None},
             },
-            extra=extra,
+            extra={**(extra or {}), **compared} if compared else extra,
         )
 
     def start(self, payload: Obj, extra: Obj | None = None) -> None:
@@ -215,10 +243,11 @@ class Builder:
 
     def end(self, payload: Obj, extra: Obj, occurred_at: datetime | None = None) -> None:
         """How the trajectory ended."""
+        extra = extra if self.n_records is None else {**extra, N_RECORDS: self.n_records}
         self.add("end", "system", payload, policy=self.agent, occurred_at=occurred_at, extra=extra)
 
     def imported(self, instance_id: str | None) -> Imported:
         """The finished trajectory; ids are computed here, so that what cannot be recorded fails before any write."""
         for event in self.events:
             _ = event.event_id
-        return Imported(self.trajectory_id, self.corpus, self.events, self.n_steps, instance_id)
+        return Imported(self.trajectory_id, self.corpus, self.events, self.n_steps, instance_id, self.n_records)

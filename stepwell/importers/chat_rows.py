@@ -89,6 +89,7 @@ def read_row(rest: Obj, messages: list[Obj], source: SourceFile, family: str) ->
     builder.task(
         instance, take_text(rest, "problem_statement"), repo=take_text(rest, "repo"),
         base_commit=take_text(rest, "base_commit"), tests_hash=seal.tests_hash, solution_hash=seal.solution_hash,
+        compared=seal.compared,
     )  # fmt: skip
     builder.start({"task_id": instance, "model": model, "run_id": run})
     stream = Stream(builder)

@@ -107,8 +107,11 @@ def _sessions(records: list[Any], source: SourceFile) -> Iterator[Imported]:
             parent = ids.get((thread, fork)) if fork is not None else None
             if thread != main and number == 0:
                 parent = by_agent.get(thread, (session, -1))
-            key = f"{_session_id(first)}/{thread}/{number}"
-            builder = Builder.of(source, ClaudeCode.name, key, _agent(records))
+            told = first.get("uuid")
+            key = f"{thread}/{told if isinstance(told, str) else number}"
+            builder = Builder.of_session(
+                source, ClaudeCode.name, _session_id(first), key, len(records), _agent(records)
+            )
             session = session or builder.trajectory_id
             _line(builder, [nodes[i] for i in line], parent, loose if thread == main and number == 0 else [])
             _remember(builder, thread, nodes, line, ids, by_agent)

@@ -198,7 +198,7 @@ def _read(records: list[Any], source: SourceFile) -> Imported:
     first = next(metas, None)
     meta = dict(obj(obj(first).get("payload")))
     agent = " ".join(filter(None, ["Codex", take_text(dict(meta), "cli_version")]))
-    builder = Builder.of(source, Codex.name, take_text(dict(meta), "id"), agent)
+    builder = Builder.of_session(source, Codex.name, meta.get("id"), "", len(records), agent)
     rollout = _Rollout()
     for record in records:
         if record is not first or first is None:

@@ -79,7 +79,9 @@ def _read(rest: Obj, source: SourceFile) -> Imported:
 
     visible: list[Any] = next(iter(shown.values()), [])
     about = seal.strip(rest) | shown
-    builder.task(name, statement, about, tests_hash=seal.tests_hash, solution_hash=seal.solution_hash)
+    builder.task(
+        name, statement, about, tests_hash=seal.tests_hash, solution_hash=seal.solution_hash, compared=seal.compared
+    )
     builder.start({"task_id": name})
     attempt: Event | None = None
     critique: Event | None = None

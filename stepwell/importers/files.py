@@ -12,8 +12,8 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -206,6 +206,10 @@ class Root:
     beside: list[Path]
     """Files the outcome index may read: those of the folder, or those near a file given by name."""
     explicit: bool
+    begun: Mapping[Path, File] = field(default_factory=dict)
+    """Files that are still written to, and as much of them as can be read."""
+    also: frozenset[Path] = frozenset()
+    """Files to read whatever their suffix: log files that were renamed."""
 
     def inside(self, path: Path) -> bool:
         """Whether a path found in the folder leads to a file of the folder; a file given by name is taken as it is."""
@@ -220,7 +224,7 @@ def corpus_of(root: Path) -> str:
 def root_of(path: Path) -> Root:
     """A path given to an import -> its files. Raises UsageError when there is nothing at it."""
     if path.is_dir():
-        root = Root(path, sorted(_walk(path)), [], explicit=False)
+        root = Root(path, sorted(walk(path)), [], explicit=False)
         return replace(root, beside=[p for p in root.files if root.inside(p)])
     if not path.exists():
         raise UsageError(f"no file or folder {str(path)!r}; give paths that exist.")
@@ -228,7 +232,8 @@ def root_of(path: Path) -> Root:
     return Root(path.parent, [path], sorted(near), explicit=True)
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def walk(root: Path) -> Iterator[Path]:
+    """Every file below a folder that an import looks at."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(
             f for f in folders if not f.startswith(".") and not (Path(folder) / f / "_delta_log").is_dir()

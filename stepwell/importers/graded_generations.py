@@ -75,6 +75,7 @@ def _sample(rest: Obj, sample: Obj, i: int, source: SourceFile) -> Imported:
         suite=take_text(rest, "platform"),
         created_at=take_text(rest, "contest_date"),
         solution_hash=seal.solution_hash,
+        compared=seal.compared,
         extra=rest,
     )
     builder.start({"task_id": name, "attempt": i})

@@ -157,6 +157,7 @@ def _sample(header: Obj, sample: Obj, source: SourceFile, first: bool) -> Import
         suite=name or None,
         tests_hash=seal.tests_hash,
         solution_hash=seal.solution_hash,
+        compared=seal.compared,
     )
     whole_log = {k: header.pop(k) for k in ("results", "stats", "reductions") if k in header}
     steps = [s.get("solver") for s in _items(obj(header.get("plan")).get("steps")) if isinstance(s, dict)]

@@ -76,7 +76,7 @@ def _read(rest: Obj, history: Obj, source: SourceFile) -> Imported:
     instance = "/".join(p for p in parts if p) if named else None
     builder = Builder.of(source, InterCode.name, instance, "InterCode")
 
-    builder.task(instance, query, suite=dataset, solution_hash=seal.solution_hash)
+    builder.task(instance, query, suite=dataset, solution_hash=seal.solution_hash, compared=seal.compared)
     limit = take_int(summary, "turns_max", 32)
     start = {"task_id": instance, "environment": environment, "step_limit": limit}
     builder.start(start, {"turn_history": others} if others else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from stepwell.ids import digest, sha256, storable
 from stepwell.importers.base import Imported, Rejected
 from stepwell.importers.fidelity import Fidelity
 from stepwell.importers.files import read_head
+from stepwell.importers.growing import COLUMNS, additions
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.secrets.redact import Redactor
@@ -66,7 +68,8 @@ class Ledger:
         self.lake, self.log, self.batch_id, self.batch_events = lake, EventLog(lake), batch_id, batch_events
         self.redactor = redactor
         self.n_new = self.n_known = 0
-        self.refused: list[Held] = []
+        self.refused: list[tuple[Held, str]] = []
+        """Trajectories that were held and are not written after all, and the reason."""
         self._held: list[Held] = []
         self._done: list[Taken] = []
         self._rows: list[dict[str, Any]] = []
@@ -90,6 +93,10 @@ class Ledger:
 
     def hold(self, held: Held) -> None:
         """Write a trajectory with the next batch."""
+        if held.trajectory.n_records is not None and any(
+            h.trajectory.trajectory_id == held.trajectory.trajectory_id for h in self._held
+        ):
+            self.flush()  # two states of one session: each is compared with what is in the log
         self._held.append(held)
         held.file.trajectory_ids.append(held.trajectory.trajectory_id)
         held.file.n_steps += held.trajectory.n_steps
@@ -160,6 +167,11 @@ class Ledger:
             self._append([h for h in held if self._fits(h)])
 
     def _append(self, held: list[Held]) -> None:
+        grows = any(one.trajectory.n_records is not None for one in held)
+        with self.lake.lock("growing") if grows else nullcontext():
+            self._append_new(held)
+
+    def _append_new(self, held: list[Held]) -> None:
         corpora = self._corpora({h.trajectory.trajectory_id for h in held})
         events: list[Event] = []
         for one in held:
@@ -171,6 +183,7 @@ class Ledger:
                 events += one.events
             else:
                 events += [replace(e, corpus=stored, caused_by=None) for e in one.outcomes]
+                events += self._grown(one)
             one.file.corpus = one.file.corpus or stored or one.trajectory.corpus
         if events:
             appended = self.log.append(events, self.batch_id)
@@ -180,15 +193,28 @@ class Ledger:
         try:
             to_table(held.events, self.batch_id, datetime.now(UTC))
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-            file = held.file
-            self.refused.append(held)
-            file.trajectory_ids.remove(held.trajectory.trajectory_id)
-            file.n_steps, file.n_events = file.n_steps - held.trajectory.n_steps, file.n_events - len(held.events)
-            file.n_rejected += 1
-            rejected = Rejected("malformed", f"cannot be stored: {error}", held.offset)
-            self._keep(file.path, rejected, read_head(Path(file.path)) if held.raw is None else held.raw, file.format)
+            self._refuse(held, Rejected("malformed", f"cannot be stored: {error}", held.offset))
             return False
         return True
+
+    def _refuse(self, held: Held, rejected: Rejected) -> None:
+        file = held.file
+        self.refused.append((held, rejected.reason))
+        file.trajectory_ids.remove(held.trajectory.trajectory_id)
+        file.n_steps, file.n_events = file.n_steps - held.trajectory.n_steps, file.n_events - len(held.events)
+        file.n_rejected += 1
+        self._keep(file.path, rejected, read_head(Path(file.path)) if held.raw is None else held.raw, file.format)
+
+    def _grown(self, held: Held) -> list[Event]:
+        """What a trajectory that is in the log and may grow has gained."""
+        if held.trajectory.n_records is None:
+            return []
+        rows = self.log.read(trajectory_ids=[held.trajectory.trajectory_id], columns=COLUMNS).to_pylist()
+        events = additions(rows, held.trajectory)
+        if events is None:
+            detail = "the session is in the log with other content and as many records or more; give it another id."
+            self._refuse(held, Rejected("diverged", detail, held.offset))
+        return events or []
 
     def _corpora(self, trajectory_ids: set[str]) -> dict[str, str]:
         """Corpus of each of these trajectories that is in the log already, _DOWN of those that were taken down."""

@@ -111,6 +111,7 @@ def _read(rest: Obj, source: SourceFile) -> Imported:
         created_at=_first(("created_at", task)),
         tests_hash=seal.tests_hash,
         solution_hash=seal.solution_hash,
+        compared=seal.compared,
     )
     items = response.get("output")
     before, found, odd = turns(items if isinstance(items, list) else [])

@@ -90,6 +90,7 @@ def _read(rest: Obj, source: SourceFile) -> Imported:
     builder.task(
         named, statement, instance, repo=take_text(instance, "repo"), base_commit=take_text(instance, "base_commit"),
         tests_hash=seal.tests_hash, solution_hash=seal.solution_hash,
+        compared=seal.compared,
     )  # fmt: skip
     start = {
         "task_id": named,

@@ -157,7 +157,10 @@ def _read(conversation: str, held: list[tuple[Span, Obj]], source: SourceFile) -
     scope = obj(about.get("scope"))
     agent = " ".join(str(scope[k]) for k in ("name", "version") if scope.get(k)) or "unknown"
     attributes = [s.attributes for s in sorted(spans, key=lambda s: s.start)]
-    builder = Builder.of(source, Otlp.name, conversation, agent)
+    if source.identity:
+        builder = Builder.of(source, Otlp.name, conversation, agent)
+    else:  # spans that are received, not read from a file: the conversation grows
+        builder = Builder.of_session(source, Otlp.name, conversation, "", len(held), agent)
     builder.start(
         {
             "model": _first(attributes, "gen_ai.request.model", "gen_ai.response.model", "llm.model_name"),

@@ -47,7 +47,9 @@ class Pi:
         nodes, parents, loose = _tree(records)
         ends: dict[int, tuple[str, int]] = {}
         for number, (fork, line) in enumerate(lines_of(parents) or [(None, [])]):
-            builder = Builder.of(source, Pi.name, f"{header.get('id')}/{number}", "pi")
+            told = nodes[line[0]].get("id") if line and line[0] else ""
+            key = told if isinstance(told, str) else str(number)
+            builder = Builder.of_session(source, Pi.name, header.get("id"), key, len(records), "pi")
             _line(
                 builder,
                 dict(header),

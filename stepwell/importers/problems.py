@@ -95,6 +95,7 @@ class Problems:
             time_limit_s=_seconds(rest),
             tests_hash=seal.tests_hash,
             solution_hash=seal.solution_hash,
+            compared=seal.compared,
             extra=rest,
         )
         yield builder.imported(name)

@@ -70,7 +70,11 @@ def _read(rest: Obj, source: SourceFile) -> Imported:
     instance = take_text(rest, "instance_id") or image
     builder = Builder.of(source, R2eGym.name, instance, "R2E-Gym")
     builder.task(
-        instance, take_text(rest, "problem_statement"), tests_hash=seal.tests_hash, solution_hash=seal.solution_hash
+        instance,
+        take_text(rest, "problem_statement"),
+        tests_hash=seal.tests_hash,
+        solution_hash=seal.solution_hash,
+        compared=seal.compared,
     )
     builder.start(
         {"task_id": instance, "model": model, "environment": image, "run_id": take_text(rest, "exp_name")},

@@ -96,8 +96,24 @@ def import_paths(
     if format is not None and format not in IMPORTERS:
         raise UnknownName("format", format, IMPORTERS, "Leave it out to have the format told from the content.")
     roots = [root_of(Path(p)) for p in paths]
-    report = ImportReport(batch_id=f"import-{uuid.uuid4().hex[:16]}")
     redactor = None if keep_secrets else redactor_of(lake, secret_values)
+    return import_roots(lake, roots, corpus, format, progress, batch_events, redactor)
+
+
+def import_roots(
+    lake: Lake,
+    roots: Sequence[Root],
+    corpus: str | None,
+    format: str | None,
+    progress: Progress | None = None,
+    batch_events: int = 10_000,
+    redactor: Redactor | None = None,
+) -> ImportReport:
+    """Import the files of these roots; of one that is still written to nothing is rejected, and nothing claimed.
+
+    The redactor's counts are the report's. Raises what the lake raises.
+    """
+    report = ImportReport(batch_id=f"import-{uuid.uuid4().hex[:16]}")
     ledger = Ledger(lake, report.batch_id, batch_events, redactor)
     total = sum(len(r.files) for r in roots)
     for root in roots:
@@ -110,19 +126,19 @@ def import_paths(
     ledger.flush()
     report.events, report.known_events = ledger.n_new, ledger.n_known
     report.redacted = dict(redactor.counts) if redactor else {}
-    for held in ledger.refused:
-        _take_back(report, held)
+    for held, reason in ledger.refused:
+        _take_back(report, held, reason)
     parts = report.imported + report.known + report.rejected + report.outcome + report.ignored
     assert report.files == parts == total, f"{report.files} files, {parts} accounted for, {total} found"
     return report
 
 
-def _take_back(report: ImportReport, held: Held) -> None:
-    """Count a trajectory that could not be stored as what it is: a reject, and its file too when it held no other."""
+def _take_back(report: ImportReport, held: Held, reason: str) -> None:
+    """Count a trajectory that could not be written as what it is: a reject, and its file too when it held no other."""
     empty = not held.file.trajectory_ids
     report.imported, report.rejected = report.imported - empty, report.rejected + empty
     report.trajectories, report.steps = report.trajectories - 1, report.steps - held.trajectory.n_steps
-    report.reasons["malformed"] += 1
+    report.reasons[reason] += 1
 
 
 @dataclass
@@ -145,13 +161,13 @@ class _Run:
         """Take one file in, and count it once."""
         self.report.files += 1
         self.recognised, self.whole_kept = None, False
-        if not self.root.explicit and path.suffix not in DATA_SUFFIXES:
+        if not self.root.explicit and path.suffix not in DATA_SUFFIXES and path not in self.root.also:
             self.report.ignored += 1
             return
         try:
             if not self.root.inside(path):
                 raise BadInput("unreadable", "a link that leads out of the folder; give what it leads to.")
-            file = File(path)
+            file = self.root.begun.get(path) or File(path)
             self.report.n_bytes += file.size
             self._file(path, file)
         except BadInput as error:
@@ -160,6 +176,12 @@ class _Run:
             self._reject(path, Rejected(error.reason, error.detail, error.offset), raw)
 
     def _file(self, path: Path, file: File) -> None:
+        if path in self.root.begun:
+            opened = open_blob(file)
+            opened.told = self._told(opened.told)
+            self._records(path, file, opened, Taken("", str(path), opened.told.format, file.size))
+            self.report.imported += 1
+            return
         companion, plain = self.index.companions.get(path), file.sha256()
         if companion is not None:
             self.report.outcome += 1
@@ -249,6 +271,8 @@ class _Run:
 
     def _reject(self, path: Path, rejected: Rejected, raw: bytes | None) -> None:
         """Keep what could not be taken, with its own bytes, else those of its record, else once those of its file."""
+        if path in self.root.begun:
+            return  # it is read again
         self.report.reasons[rejected.reason] += 1
         kept = rejected.raw if rejected.raw is not None else raw
         if kept is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from stepwell.contamination.tasks import compared
 from stepwell.ids import canonical, sha256
 from stepwell.importers.messages import Obj
 
@@ -46,6 +47,7 @@ class Seal:
         self._marks = tuple(f'"{key}"' for key in self._keys)
         self._hashes: dict[str, str] = {}
         self._texts: dict[str, str] = {}
+        self._values: dict[str, Any] = {}
 
     @property
     def tests_hash(self) -> str | None:
@@ -56,6 +58,14 @@ class Seal:
     def solution_hash(self) -> str | None:
         """sha256 of the reference solution met so far."""
         return next((self._hashes[key] for key in self._solutions if key in self._hashes), None)
+
+    @property
+    def compared(self) -> Obj:
+        """What of the hidden tests and solutions met so far is recorded to compare tasks by: hashes and paths."""
+        tests, solutions = (
+            [v for k, v in self._values.items() if k in keys] for keys in (self._tests, self._solutions)
+        )
+        return dict(compared(tests, solutions))
 
     def open(self, value: Any) -> Any:
         """A value with its JSON texts that hold something hidden parsed; only for reading, never for the log."""
@@ -106,6 +116,8 @@ class Seal:
         text = value if isinstance(value, str) else canonical(value).decode()
         hashed = sha256(text)
         self._hashes.setdefault(key, hashed)
+        if not key.startswith("incorrect"):
+            self._values.setdefault(key, value)
         for one in _texts(value):
             self._texts[one] = sha256(one)
         return {"sha256": hashed, "n_chars": len(text)}

@@ -67,7 +67,7 @@ def _read(rest: Obj, source: SourceFile) -> Imported:
     named = isinstance(number, int | str) and not isinstance(number, bool)
     instance = str(rest.pop("task_id")) if named else None
     builder = Builder.of(source, TauBench.name, instance, "tau-bench")
-    builder.task(instance, statement, task, suite="tau-bench", solution_hash=seal.solution_hash)
+    builder.task(instance, statement, task, suite="tau-bench", solution_hash=seal.solution_hash, compared=seal.compared)
     builder.start({"task_id": instance, "attempt": take_int(rest, "trial", 32)})
     action: Event | None = None
     position, odd = 0, []

@@ -118,7 +118,7 @@ def _trace(trace: Obj, episode: Obj, source: SourceFile) -> Iterator[Imported]:
         builder = Builder.of(source, Verifiers.name, key, " ".join(filter(None, ["verifiers", version])))
         if not number:
             hashes = {"tests_hash": seal.tests_hash, "solution_hash": seal.solution_hash}
-            builder.task(instance, statement, kept, **hashes)
+            builder.task(instance, statement, kept, seal.compared, **hashes)
             ends[-1] = (builder.trajectory_id, 0)
         parent = None if not number else ends[fork] if fork is not None else (ends[-1][0], None)
         config = obj(agent.get("config"))
@@ -260,7 +260,8 @@ def _row(rest: Obj, source: SourceFile) -> Imported:
     named = take_text(rest, "task") or "verifiers"
     instance = f"{named}/{example}"
     builder = Builder.of(source, Verifiers.name, instance, "verifiers")
-    builder.task(instance, _asked(prompt), {}, tests_hash=seal.tests_hash, solution_hash=seal.solution_hash)
+    hashes = {"tests_hash": seal.tests_hash, "solution_hash": seal.solution_hash}
+    builder.task(instance, _asked(prompt), {}, seal.compared, **hashes)
     builder.start({"task_id": instance, "model": take_text(dict(rest), "model")})
     dialogue = Dialogue(builder, outside="environment")
     if steps:

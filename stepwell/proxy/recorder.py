@@ -18,18 +18,17 @@ import orjson
 import pyarrow as pa
 
 from schemas.rejects import REJECTS
+from stepwell.appending import append_fitting, reject_row
 from stepwell.chat import prompt_hash
-from stepwell.event import Event, to_table
-from stepwell.ids import digest, sha256
+from stepwell.event import Event
+from stepwell.ids import digest
+from stepwell.journal import Journal
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.proxy.address import Address
-from stepwell.proxy.journal import Journal
 from stepwell.proxy.replies import usage_of
 from stepwell.proxy.trajectory import STOPPED, Record, Trajectory
 from stepwell.secrets.redact import Redactor
-
-_UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
 @dataclass
@@ -216,29 +215,15 @@ class Recorder:
 
     def _append(self, events: list[Event]) -> None:
         batch_id = f"proxy:{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
-        try:
-            self.counts.events += self.log.append(events, batch_id).new
-        except _UNFIT:
-            fit = [e for e in events if self._fits(e, batch_id)]
-            self.counts.events += self.log.append(fit, batch_id).new if fit else 0
+        self.counts.events += append_fitting(self.log, events, batch_id, self._unfit)
 
-    def _fits(self, event: Event, batch_id: str) -> bool:
-        """Whether Arrow can hold an event; one it cannot hold is kept among the rejects."""
-        try:
-            to_table([event], batch_id, datetime.now(UTC))
-        except _UNFIT as error:
-            row = {"kind": event.kind, "step": event.step, "payload": event.payload, "extra": event.extra}
-            self._reject(event.trajectory_id, event.step or 0, repr(row).encode("utf-8", "replace"), str(error))
-            return False
-        return True
+    def _unfit(self, event: Event, why: str) -> None:
+        row = {"kind": event.kind, "step": event.step, "payload": event.payload, "extra": event.extra}
+        self._reject(event.trajectory_id, event.step or 0, repr(row).encode("utf-8", "replace"), why)
 
     def _reject(self, path: str, offset: int, raw: bytes, why: str) -> None:
         raw = raw if self.redactor is None else self.redactor.raw(raw)
-        row = {
-            "reject_id": digest(path, offset, "malformed", sha256(raw)), "path": path, "offset": offset,
-            "reason": "malformed", "detail": f"proxy: {why}", "format": "stepwell-proxy", "raw": raw,
-            "batch_id": "proxy", "recorded_at": datetime.now(UTC),
-        }  # fmt: skip
+        row = reject_row(path, offset, "malformed", f"proxy: {why}", raw, "stepwell-proxy", "proxy")
         self.counts.rejected += self.lake.add("rejects", pa.Table.from_pylist([row], REJECTS.schema))
 
     async def stop(self) -> None:

@@ -6,17 +6,16 @@ Does not belong here: options and what is shown (`stepwell.cli.proxy`).
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from stepwell.errors import LakeError, UsageError
+from stepwell.journal import Journal
 from stepwell.lake import Lake
-from stepwell.proxy.journal import Journal
+from stepwell.listening import loopback, stopping, url_of
 from stepwell.proxy.recorder import Counts, Recorder
 from stepwell.proxy.server import Proxy
 from stepwell.secrets.redact import redactor_of
@@ -43,7 +42,7 @@ class Settings:
         at = urlsplit(self.upstream)
         if at.scheme not in ("http", "https") or not at.hostname:
             raise UsageError(f"upstream {self.upstream!r} is no base URL; give one such as http://127.0.0.1:8000/v1.")
-        if not self.token and not _loopback(self.host):
+        if not self.token and not loopback(self.host):
             raise UsageError(f"{self.host!r} can be reached from elsewhere; give --token, or listen on 127.0.0.1.")
         if self.key_env and not os.environ.get(self.key_env):
             raise UsageError(f"no key in ${self.key_env}; set it, or leave --key-env out to pass on the clients' keys.")
@@ -83,38 +82,26 @@ async def serve(
         settings.upstream, recorder, key=key, token=settings.token, timeout=settings.timeout, most=settings.most_bytes,
         fatal=fatal,
     )  # fmt: skip
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    try:
-        if found := await recorder.start():
-            tell(f"{found} records of the journal taken up")
+    with stopping(stopped.set):
         try:
-            port = await proxy.start(settings.host, settings.port)
-        except OSError as error:
-            raise UsageError(
-                f"cannot listen on {settings.host}:{settings.port}: {error}; name another --port."
-            ) from error
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        ready(f"http://{host}:{port}", recorder)
-        await stopped.wait()
-    finally:
-        await proxy.close()
-        try:
-            await recorder.stop()
-        except OSError as error:
-            broken.append(error)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+            if found := await recorder.start():
+                tell(f"{found} records of the journal taken up")
+            try:
+                port = await proxy.start(settings.host, settings.port)
+            except OSError as error:
+                raise UsageError(
+                    f"cannot listen on {settings.host}:{settings.port}: {error}; name another --port."
+                ) from error
+            ready(url_of(settings.host, port), recorder)
+            await stopped.wait()
+        finally:
+            await proxy.close()
+            try:
+                await recorder.stop()
+            except OSError as error:
+                broken.append(error)
     if broken:
         raise LakeError(
             f"calls can no longer be kept ({broken[0]}); what was acknowledged is in the journal. Make room, start again."
         )
     return recorder.counts
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

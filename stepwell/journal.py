@@ -1,7 +1,7 @@
-"""The journal: what was said is on disk before its reply is complete, and is there again after the process was killed.
+"""A write-ahead journal: what was taken is on disk before that is said, and is there again after the process was killed.
 
-JSON lines in numbered segments. Lines that wait at the same time share one fsync. A segment is deleted when every trajectory
-in it has ended and is in the lake. Does not belong here: what a record means (`trajectory`).
+JSON lines in numbered segments. Lines that wait at the same time share one fsync. Every line has a key (a trajectory, a
+request); a segment is deleted when all keys in it are forgotten. Does not belong here: what a record means.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Journal:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise UsageError(
-                f"another proxy keeps its journal in {str(folder)!r}; stop it, or give this one its own with --journal."
+                f"another process keeps its journal in {str(folder)!r}; stop it, or give this one its own with --journal."
             ) from error
         self.live: dict[Path, set[str]] = {p: set() for p in sorted(folder.glob("journal-*.jsonl"))}
         self._next = max((int(p.stem.partition("-")[2]) for p in self.live), default=0) + 1
@@ -54,7 +54,7 @@ class Journal:
                     yield path, at, line, record if isinstance(record, dict) and "t" in record else None
                     at += len(line)
 
-    async def append(self, trajectory_id: str, line: bytes) -> None:
+    async def append(self, key: str, line: bytes) -> None:
         """Return when the line is on disk; lines are kept in the order of the calls.
 
         Raises OSError, and again for every later line: nothing may follow a line that is cut off.
@@ -62,7 +62,7 @@ class Journal:
         if self._broken is not None:
             raise OSError(f"the journal is broken: {self._broken}") from self._broken
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.live[self._segment()].add(trajectory_id)
+        self.live[self._segment()].add(key)
         self._waiting.append((line, written))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
@@ -104,10 +104,10 @@ class Journal:
             left = left[self._file.write(left) :]
         os.fsync(self._file.fileno())
 
-    def forget(self, trajectory_ids: set[str]) -> None:
-        """Let go of trajectories that are in the lake as a whole, and of segments in which there is no other."""
+    def forget(self, keys: set[str]) -> None:
+        """Let go of what is in the lake as a whole, and of segments in which there is nothing else."""
         for path, live in list(self.live.items()):
-            live -= trajectory_ids
+            live -= keys
             if not live and path != self._current:
                 path.unlink()
                 del self.live[path]

@@ -1,0 +1,76 @@
+"""A session that is imported while it is written, or again when it has grown: one trajectory, whatever was read when.
+
+Belongs here: what has to be added to a trajectory of the log so that what holds of it is what its file says now. Not here:
+which files grow and when they are read (`stepwell.live`), writing (`ledger`).
+
+A reply may change as long as its file grows (its calls follow its text, its usage follows both), and so does the end. What
+no longer holds is superseded by a retraction. An event that is to hold and was retracted before, or whose `extra` or cause
+is another now, is written again; the id of its retraction is its discriminator, so that every import finds the same ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from stepwell.event import Event
+from stepwell.importers.base import N_RECORDS, Imported
+
+Row = dict[str, Any]
+COLUMNS = ("event_id", "corpus", "trajectory_id", "kind", "caused_by", "occurred_at", "extra", "retraction")
+"""What is read of a trajectory that is in the log."""
+_OF_FILES = ("task", "start", "instruction", "action", "observation", "end")
+_REASON = "the session went on"
+
+
+def additions(stored: list[Row], one: Imported) -> list[Event] | None:
+    """Events to append to a trajectory (`stored`: all its rows) for it to be as its file says; none when the file is older.
+
+    None when the file is not an earlier or later state of what is stored: it has no more records, and says something else.
+    """
+    retracted = {r["retraction"]["target_event"]: r["event_id"] for r in stored if r["retraction"]}
+    ours = {r["event_id"]: r for r in stored if r["kind"] in _OF_FILES}
+    before = max((_extra(r["extra"]).get(N_RECORDS, 0) for r in ours.values() if r["kind"] == "end"), default=0)
+    if (one.n_records or 0) <= before:
+        said = [e.event_id for e in one.events if e.kind == "action"][:-1]
+        return [] if ours.keys() >= set(said) else None
+    holding = {event_id: row for event_id, row in ours.items() if event_id not in retracted}
+    corpus = stored[0]["corpus"]
+    names: dict[str, str] = {}
+    added: list[Event] = []
+
+    def retract(event_id: str) -> None:
+        why = {"target_event": event_id, "action": "supersede", "reason": _REASON}
+        added.append(Event("retraction", one.trajectory_id, corpus, "system", why))
+        retracted[event_id] = added[-1].event_id
+
+    for event in one.events:
+        if event.kind not in _OF_FILES:
+            added.append(replace(event, corpus=corpus, caused_by=names.get(event.caused_by or "", event.caused_by)))
+            continue
+        now = replace(event, corpus=corpus, caused_by=names.get(event.caused_by or "", event.caused_by))
+        while now.event_id in retracted or (now.event_id in holding and _differs(holding[now.event_id], now)):
+            if now.event_id not in retracted:
+                retract(now.event_id)
+                del holding[now.event_id]
+            now = replace(now, discriminator=retracted[now.event_id])
+        names[event.event_id] = now.event_id
+        if holding.pop(now.event_id, None) is None:
+            added.append(now)
+    for event_id in holding:
+        retract(event_id)
+    return added
+
+
+def _differs(row: Row, event: Event) -> bool:
+    """Whether what is no part of an event's id is another now."""
+    mine, theirs = _extra(row["extra"]), _extra(event.extra)
+    same = {k: v for k, v in mine.items() if k != N_RECORDS} == {k: v for k, v in theirs.items() if k != N_RECORDS}
+    return not same or (row["caused_by"], row["occurred_at"]) != (event.caused_by, event.occurred_at)
+
+
+def _extra(text: str | None) -> dict[str, Any]:
+    told = orjson.loads(text) if text else {}
+    return told if isinstance(told, dict) else {}
