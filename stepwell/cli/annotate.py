@@ -12,7 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.viewing import write_page
 from stepwell.critics import annotation, people, rules, taxonomy
+from stepwell.display import plain
 from stepwell.errors import UsageError
 from stepwell.fold import refresh_table
 from stepwell.lake import Lake
@@ -89,28 +91,11 @@ def show_command(
     lake: LakeOption = DEFAULT_LAKE,
     json: JsonOption = False,
 ) -> None:
-    """Write one whole trajectory with what every critic and person said of each step, as a page that needs no server.
+    """Write one whole trajectory with what every critic and person said of each step: `stepwell view ID --out FILE`.
 
     Example: `stepwell annotate show 8dbb9193 --out judged.html`
     """
-    if out.suffix != ".html":
-        raise UsageError(f"--out {str(out)!r} ends in {out.suffix!r}; allowed: .html. Rename it.")
-    log = EventLog(open_lake(lake))
-    known = pc.unique(log.read(kinds=["action"], columns=["trajectory_id"]).column(0)).to_pylist()
-    found = [t for t in known if t == trajectory] or [t for t in known if t.startswith(trajectory)]
-    if len(found) != 1:
-        raise UsageError(f"{len(found)} trajectories with steps begin with {trajectory!r}; give one id, or more of it.")
-    entries, overall = annotation.whole(
-        log.read(trajectory_ids=found, columns=annotation.COLUMNS),
-        found[0],
-        holding(log.read(trajectory_ids=found, kinds=["verdict", "retraction"], columns=_OF_VERDICT)),
-    )
-    out.write_text(annotation.page(entries, taxonomy.load(), overall=overall), encoding="utf-8")
-    raters = sorted({str(v["policy"]) for says in (overall, *(e.says for e in entries)) for v in says.values()})
-    if json:
-        emit({"out": str(out), "trajectory_id": found[0], "steps": len(entries), "raters": raters})
-    else:
-        output.print(f"{out}: {len(entries)} steps, {', '.join(raters) or 'nobody judged them'}", markup=False)
+    write_page(open_lake(lake), [trajectory], out, json=json)
 
 
 @commands.command("import")
@@ -136,7 +121,7 @@ def import_command(
         ", ".join(f"{counts[k]} {k}" for k in ("lines", "new", "changed", "known", "rejected")), highlight=False
     )
     for number, reason, detail in taken.rejected[:_SHOWN]:
-        console.print(f"line {number}: {reason}: {annotation.plain(detail)}", markup=False, highlight=False)
+        console.print(f"line {number}: {reason}: {plain(detail)}", markup=False, highlight=False)
 
 
 @commands.command("disagreements")

@@ -38,7 +38,7 @@ class Rendered:
     @property
     def n_trained(self) -> int:
         """Positions in the loss."""
-        return sum(label != IGNORE for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORE)
 
 
 class Renderer:
