@@ -10,6 +10,8 @@ import dagster as dg
 import matplotlib
 from matplotlib.figure import Figure
 
+from stepwell.evaluation.report import picture
+
 matplotlib.use("agg")
 
 
@@ -19,37 +21,17 @@ def _markdown(figure: Figure, title: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})")
 
 
+def drawn(svg: str, title: str) -> dg.MarkdownMetadataValue:
+    """A plot that is there as SVG already."""
+    return dg.MetadataValue.md(f"![{title}]({picture(svg)})")
+
+
 def bars(values: Mapping[str, float], title: str) -> dg.MarkdownMetadataValue:
     """A horizontal bar per name, the first on top."""
     figure = Figure(figsize=(6, 0.5 + 0.3 * max(len(values), 1)))
     axes = figure.add_subplot()
     names = list(values)[::-1]
     axes.barh(names, [values[n] for n in names], color="#356")
-    axes.set_title(title)
-    return _markdown(figure, title)
-
-
-def curve(points: Sequence[Mapping[str, float]], title: str) -> dg.MarkdownMetadataValue:
-    """Loss over optimiser steps."""
-    figure = Figure(figsize=(6, 3))
-    axes = figure.add_subplot()
-    axes.plot([p["step"] for p in points], [p["loss"] for p in points], color="#356")
-    axes.set_xlabel("optimiser step")
-    axes.set_ylabel("loss (mean over trained tokens)")
-    axes.set_title(title)
-    return _markdown(figure, title)
-
-
-def rates(rows: Sequence[tuple[str, float, float, float]], title: str) -> dg.MarkdownMetadataValue:
-    """Resolve rates with their intervals: (name, rate, low, high), all in [0, 1]."""
-    figure = Figure(figsize=(6, 0.8 + 0.4 * max(len(rows), 1)))
-    axes = figure.add_subplot()
-    for place, (_, rate, low, high) in enumerate(reversed(rows)):
-        axes.errorbar(
-            100 * rate, place, xerr=[[100 * (rate - low)], [100 * (high - rate)]], fmt="o", color="#356", capsize=3
-        )
-    axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
-    axes.set_xlabel("resolved, % with 95% Wilson interval")
     axes.set_title(title)
     return _markdown(figure, title)
 
@@ -66,7 +48,7 @@ def by_iteration(
         axes.errorbar(n, [100 * p[1] for p in points], yerr=errors, marker="o", color=color, capsize=3, label=name)
     axes.set_xticks(sorted({p[0] for points in lines.values() for p in points}))
     axes.set_xlabel("iteration")
-    axes.set_ylabel("% with 95% Wilson interval")
+    axes.set_ylabel("% with 95% interval")
     axes.legend()
     axes.set_title(title)
     return _markdown(figure, title)
@@ -112,5 +94,19 @@ def over_members(points: Sequence[tuple[int, float, float, float]], title: str) 
     axes.fill_between(n, [p[2] for p in points], [p[3] for p in points], color="#356", alpha=0.2)
     axes.set_xlabel("votes")
     axes.set_ylabel("accuracy with 95% interval")
+    axes.set_title(title)
+    return _markdown(figure, title)
+
+
+def shades(values: Sequence[Sequence[float]], names: Sequence[str], title: str) -> dg.MarkdownMetadataValue:
+    """A square of numbers in [0, 1], one row and column a name."""
+    figure = Figure(figsize=(2.5 + 0.8 * len(names), 1.5 + 0.5 * len(names)))
+    axes = figure.add_subplot()
+    axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            axes.text(x, y, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else "black")
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
     axes.set_title(title)
     return _markdown(figure, title)
