@@ -18,7 +18,7 @@ $(READY): pyproject.toml requirements.lock
 	@touch $@
 
 demo: $(READY)  ## the main job on the embedded default: rollouts, verdicts, masks, datasets, models, evaluations
-	@$(BIN)/python -m assets.materialize
+	@$(BIN)/python -m assets.materialize --recipes all rft srft
 	@echo
 	@echo "Next: make ui          (the asset graph, its metadata and lineage, on 127.0.0.1:$(PORT))"
 
