@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import io
-from datetime import timedelta
+import json
+import re
+import uuid
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import lakes
 import pyarrow as pa
 import pytest
 from rich.console import Console
 from test_query import dataset_row
+from trajectory_files import mini_1
+from typer import Typer
+from typer.testing import CliRunner
 
+from schemas.evaluations import EVALUATIONS
 from schemas.models import MODELS
 from schemas.sources import SOURCES
-from stepwell.errors import UnknownName
+from stepwell import query
+from stepwell.cli import tracing
+from stepwell.cli.locating import locator
+from stepwell.critics.run import judge_new
+from stepwell.errors import UnknownName, UsageError
+from stepwell.fold import refresh
+from stepwell.importers.run import import_paths
 from stepwell.lake import Lake
-from stepwell.lineage import render_trace, trace
+from stepwell.lineage import Tree, impact, render_trace, trace
+from stepwell.lineage.openlineage import openlineage
+from stepwell.lineage.picture import picture
 from stepwell.log import EventLog
 
 
@@ -73,7 +90,7 @@ def test_a_model_leads_to_its_files_and_to_the_model_that_rolled_out(traced: Lak
 
 def test_an_id_names_one_model_and_an_unknown_name_lists_them(traced: Lake) -> None:
     assert trace(traced, "srft-000000000005").facts["model_id"] == "srft-000000000005"
-    with pytest.raises(UnknownName, match=r"unknown model 'x'; allowed: model-b, .*srft"):
+    with pytest.raises(UnknownName, match=r"unknown model 'x'; allowed: datasets/first, .*model-b, .*srft"):
         trace(traced, "x")
 
 
@@ -99,3 +116,181 @@ def test_the_tree_escapes_what_comes_from_outside(traced: Lake) -> None:
     Console(file=out, width=200).print(render_trace(trace(traced, "srft")))
     assert "[red]x[/red].json" in out.getvalue()
     assert "a.traj.json" in out.getvalue()
+
+
+def nodes(tree: Tree, kind: str) -> list[Tree]:
+    return [node for node in tree.walk() if node.kind == kind]
+
+
+@pytest.mark.parametrize("asked", ["datasets/srft", "datasets/first", "datasets/srft@1"])
+def test_a_dataset_is_traced_at_a_version(traced: Lake, asked: str) -> None:
+    name, _, version = asked.partition("@")
+    tree = trace(traced, asked)
+    assert (tree.kind, tree.name) == ("dataset", name)
+    assert tree.facts["version"] == (int(version) if version else traced.version(name))
+    assert tree.facts["rows"] == (2 if version else 1)
+    with pytest.raises(UsageError, match=r"has no version '9'; it has 0 to \d"):
+        trace(traced, f"{name}@9")
+
+
+def test_a_row_leads_to_steps_events_and_the_bytes_of_its_file(lake: Lake, tmp_path: Path) -> None:
+    files = tmp_path / "runs"
+    files.mkdir()
+    lines = [json.dumps(mini_1(f"acme__anvil-{n}", f"Task {n}.")) for n in range(3)]
+    (files / "runs.jsonl").write_text("\n".join(lines) + "\n")
+    import_paths(lake, [files])
+    refresh(lake)
+    judge_new(lake)
+    events = EventLog(lake).read(kinds=["action", "verdict"]).to_pylist()
+    chosen = next(t["trajectory_id"] for t in lake.read("trajectories").to_pylist() if t["task_id"] == "acme__anvil-1")
+    mine = [e for e in events if e["trajectory_id"] == chosen]
+    row = dataset_row("row-1", "srft", chosen, mine[0]["corpus"]).to_pylist()[0]
+    row |= {"event_ids": [next(e["event_id"] for e in mine if e["kind"] == "action")]}
+    row |= {"mask_event_ids": [next(e["event_id"] for e in mine if e["kind"] == "verdict")]}
+    lake.replace("datasets/srft", pa.Table.from_pylist([row], query.DATASET.schema), {})
+    tree = trace(lake, "row-1", locator(lake))
+    assert (tree.kind, tree.facts["dataset"]) == ("row", f"datasets/srft@{lake.version('datasets/srft')}")
+    assert [n.name for n in nodes(tree, "action")][:1] == row["event_ids"]
+    (verdict,) = nodes(tree, "verdict")
+    assert verdict.name == row["mask_event_ids"][0]
+    assert verdict.children[0].kind == "action", "what the verdict answers"
+    (source,) = nodes(tree, "source")
+    assert source.name == str(files / "runs.jsonl")
+    first, size = source.facts["first_byte"], source.facts["bytes"]
+    assert source.facts["proven"] is True
+    assert (files / "runs.jsonl").read_bytes()[first : first + size].decode().strip() == lines[1]
+    assert trace(lake, f"datasets/srft@{lake.version('datasets/srft')}#row-1").name == "row-1"
+    assert nodes(trace(lake, row["event_ids"][0], locator(lake)), "source")[0].facts["first_byte"] == first
+    assert trace(lake, chosen).kind == "trajectory"
+    (files / "runs.jsonl").write_text(lines[0])
+    assert nodes(trace(lake, chosen, locator(lake)), "source")[0].facts["bytes"] == "the file no longer holds it"
+    (files / "runs.jsonl").unlink()
+    assert "not there to be read" in nodes(trace(lake, chosen, locator(lake)), "source")[0].facts["bytes"]
+
+
+@pytest.fixture
+def touched(traced: Lake) -> Lake:
+    """`t-good-a` is in datasets/first, on which model-b was trained, which rolled out what srft was trained on."""
+    refresh(traced)
+    row = {
+        "evaluation_id": "e-1", "suite": "s", "recipe": "srft", "model_id": "srft-000000000000", "task_id": "t", "attempt": 0,
+        "trajectory_id": "t-elsewhere", "resolved": True, "submitted": True, "exit_status": None, "n_steps": 1, "tokens_in": 1,
+        "tokens_out": 1, "seed": 0, "backend": "b", "recorded_at": lakes.EPOCH,
+    }  # fmt: skip
+    traced.add("evaluations", pa.Table.from_pylist([row], EVALUATIONS.schema))
+    return traced
+
+
+def test_impact_goes_through_models_and_what_they_said(touched: Lake) -> None:
+    tree = impact(touched, "t-good-a")
+    assert (tree.kind, tree.facts["trajectories"]) == ("trajectory", 1)
+    assert {n.name for n in nodes(tree, "dataset")} == {"datasets/first", "datasets/srft"}
+    assert {n.facts["model_id"] for n in nodes(tree, "model")} == {
+        "model-b-000000000003", "srft-000000000000", "srft-000000000005",
+    }  # fmt: skip
+    assert [n.name for n in nodes(tree, "evaluation")] == ["e-1"]
+    assert {n.name for n in nodes(tree, "rollouts")} == {"rollouts/one two"}
+    model_b = impact(touched, "model-b")
+    assert model_b.kind == "model"
+    assert "datasets/srft" in {n.name for n in nodes(model_b, "dataset")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "datasets"),
+    [("task-1", "task", {"datasets/first", "datasets/srft"}), ("task-3", "task", set()), ("a.traj.json", "source", None),
+     ("demo", "repo", None), ("rollouts/one two", "corpus", {"datasets/srft"})],
+)  # fmt: skip
+def test_impact_of_every_kind_of_name(touched: Lake, name: str, kind: str, datasets: set[str] | None) -> None:
+    tree = impact(touched, name, kind)
+    assert tree.kind == kind
+    found = {n.name for n in nodes(tree, "dataset")}
+    assert found == (datasets if datasets is not None else {"datasets/first", "datasets/srft"})
+
+
+def test_impact_of_an_event_tells_what_learns_from_it(lake: Lake) -> None:
+    events = lakes.good_repair("t-1")
+    first, second = lakes.actions(events)[:2]
+    judged = lakes.verdict(first, "good")
+    EventLog(lake).append([*events, judged], "b")
+    refresh(lake)
+    rows = [dataset_row(name, "srft", "t-1").to_pylist()[0] for name in ("r1", "r2")]
+    rows[0] |= {"event_ids": [second.event_id], "mask_event_ids": [judged.event_id]}
+    rows[1] |= {"event_ids": [second.event_id], "mask_event_ids": []}
+    lake.replace("datasets/srft", pa.Table.from_pylist(rows, query.DATASET.schema), {})
+    (dataset,) = nodes(impact(lake, first.event_id), "dataset")
+    assert (dataset.facts["rows"], dataset.facts["learnt"]) == (2, 1), "through the verdict that answers it"
+
+
+def test_impact_of_what_is_not_there(touched: Lake) -> None:
+    with pytest.raises(UnknownName, match=r"unknown name 'nope'.*trajectory, event, task"):
+        impact(touched, "nope")
+    with pytest.raises(UnknownName, match="unknown kind 'x'; allowed: corpus, event"):
+        impact(touched, "t-good-a", "x")
+
+
+def test_a_picture_is_xml_that_shows_every_node_and_runs_nothing(touched: Lake) -> None:
+    hostile = source("<script>alert('x')</script>&.json", "demo", ["t-good-a"])
+    touched.add("sources", pa.Table.from_pylist([hostile], schema=SOURCES.schema))
+    tree = trace(touched, "srft")
+    root = ElementTree.fromstring(picture(tree))
+    assert {element.tag.rpartition("}")[2] for element in root.iter()} == {"svg", "title", "g", "rect", "text", "path"}
+    assert len(root.findall(".//{*}rect")) == len(list(tree.walk()))
+    assert len(root.findall(".//{*}path")) == len(list(tree.walk())) - 1
+    many = Tree("corpus", "c", {}, tuple(Tree("source", str(n)) for n in range(30)))
+    assert "and 18 more" in picture(many)
+    assert "and 10 more" in str(render_trace(many).children[-1].label)
+
+
+URI = re.compile(r"^[a-z][a-z0-9+.-]*:\S+$")
+
+
+def valid(event: dict[str, Any]) -> None:
+    """What the published schema of a run event requires (OpenLineage 2-0-2)."""
+    assert {"eventTime", "run", "job", "producer", "schemaURL"} <= event.keys()
+    assert event.keys() <= {"eventType", "eventTime", "run", "job", "inputs", "outputs", "producer", "schemaURL"}
+    assert event["eventType"] in ("START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER")
+    assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
+    uuid.UUID(event["run"]["runId"])
+    assert URI.match(event["producer"])
+    assert event["schemaURL"].endswith("OpenLineage.json#/$defs/RunEvent")
+    assert event["job"]["namespace"]
+    assert event["job"]["name"]
+    for part in (event["run"], event["job"], *event["inputs"], *event["outputs"]):
+        for facet in part.get("facets", {}).values():
+            assert URI.match(facet["_producer"])
+            assert URI.match(facet["_schemaURL"])
+    for dataset in (*event["inputs"], *event["outputs"]):
+        assert isinstance(dataset["namespace"], str)
+        assert isinstance(dataset["name"], str)
+        if "version" in dataset["facets"]:
+            assert isinstance(dataset["facets"]["version"]["datasetVersion"], str)
+
+
+def test_openlineage_events_are_valid_and_name_dataset_versions(touched: Lake) -> None:
+    tree = impact(touched, "t-good-a")
+    events = openlineage(touched, tree)
+    for event in events:
+        valid(event)
+    assert events == openlineage(touched, tree), "the same runs have the same ids"
+    assert len({e["run"]["runId"] for e in events}) == len(events)
+    jobs = [e["job"]["name"] for e in events]
+    assert {"build.srft", "build.first", "train.srft", "train.model-b", "evaluate.s"} == set(jobs)
+    trained = next(e for e in events if e["job"]["name"] == "train.model-b")
+    versions = {d["name"]: d["facets"].get("version", {}).get("datasetVersion") for d in trained["inputs"]}
+    assert versions == {"jobs/base": None, "datasets/first": str(touched.version("datasets/first"))}
+
+
+def test_the_commands_write_what_they_tell(touched: Lake, tmp_path: Path) -> None:
+    app = Typer()
+    tracing.register(app)
+    run = CliRunner().invoke
+    svg, runs = tmp_path / "x.svg", tmp_path / "x.jsonl"
+    more = ["--lake", touched.uri, "-o", str(svg), "--openlineage", str(runs), "--json"]
+    told = json.loads(run(app, ["trace", "srft", *more]).stdout)
+    assert told["made_from"][0]["kind"] == "recipe"
+    for line in runs.read_text().splitlines():
+        valid(json.loads(line))
+    ElementTree.fromstring(svg.read_text())
+    assert json.loads(run(app, ["impact", "t-good-a", *more]).stdout)["touched"]
+    assert "model" in run(app, ["impact", "t-good-a", "--lake", touched.uri]).stdout
+    assert "allowed: *.svg" in str(run(app, ["trace", "srft", "--lake", touched.uri, "-o", "x.png"]).exception)

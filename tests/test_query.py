@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
 
 import duckdb
@@ -48,7 +51,7 @@ def test_views_say_what_the_log_says(lake: Lake) -> None:
     for spec in query.VIEWS.values():
         answer = query.run(connection, f"SELECT * FROM {spec.name}")
         assert answer.column_names == [c.name for c in spec.columns]
-        if len(answer):
+        if "recorded_at" in answer.column_names:
             assert answer.schema.field("recorded_at").type == pa.timestamp("us", tz="UTC")
 
 
@@ -113,6 +116,29 @@ def test_filters_and_projections_reach_the_files(lake: Lake) -> None:
         "SELECT * FROM 'pyproject.toml'",
         "SELECT * FROM lake",
         "SELECT nonsense FROM events",
+        "SELECT getenv('HOME')",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM sniff_csv('/etc/passwd')",
+        "SELECT * FROM read_blob('/etc/passwd')",
+        "SELECT * FROM read_json('/etc/passwd')",
+        "SELECT * FROM parquet_metadata('/etc/passwd')",
+        "SELECT * FROM read_duckdb('x.db')",
+        "SELECT * FROM read_csv('http://127.0.0.1:1/x')",
+        "SELECT * FROM 's3://bucket/x.parquet'",
+        "SELECT * FROM query('COPY (SELECT 1) TO ''x''')",
+        "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('SELECT * FROM read_text(''/etc/passwd'')'))",
+        "SELECT * FROM duckdb_secrets()",
+        "SELECT * FROM enable_logging()",
+        "SELECT * FROM arrow_scan(1, 1, 1)",
+        "SELECT * FROM pandas_scan(1)",
+        "LOAD httpfs",
+        "EXPORT DATABASE 'x'",
+        "CREATE SECRET s (TYPE s3)",
+        "CALL pragma_version()",
+        "CREATE TABLE t AS SELECT 1",
+        "PRAGMA enable_profiling",
+        "PREPARE q AS SELECT 1",
+        "CHECKPOINT",
     ],
 )
 def test_anything_but_reading_the_lake_is_refused(lake: Lake, sql: str) -> None:
@@ -142,6 +168,99 @@ def test_a_file_of_the_lake_cannot_be_overwritten_through_run(lake: Lake) -> Non
             with pytest.raises(UsageError, match="allowed: one SELECT"):
                 query.run(query.connect(lake), f"{prefix}COPY (SELECT 1) TO '{handle.file_uris()[0]}'{option}")
     assert len(EventLog(lake).read()) == len(events)
+
+
+ENDLESS = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE (a.range * b.range) % 7 = 3"
+
+
+def test_nothing_is_written_and_memory_time_and_rows_are_limited(lake: Lake, tmp_path: Path) -> None:
+    lakes.build(lake)
+    limits = query.Limits(seconds=5, memory="200MB", rows=1000)
+    connection = query.connect(lake, limits=limits)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=r"stopped after 0\.5 s"):
+        query.run(connection, ENDLESS, limits=query.Limits(seconds=0.5))
+    with pytest.raises(UsageError, match="more than 1000 rows; add a LIMIT"):
+        query.run(connection, "SELECT * FROM range(100000)", limits=limits)
+    large = "SELECT range, hash(range) FROM range(30000000) ORDER BY hash(range)"
+    with pytest.raises(UsageError, match="needs more than 200MB of memory"):
+        query.run(connection, large, limits=query.Limits(60, "200MB"))
+    assert query.run(connection, "SELECT count(*) AS n FROM trajectories").to_pylist() == [{"n": 0}]
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(UsageError, match="'lots' is no size"):
+        query.connect(lake, limits=query.Limits(memory="lots"))
+
+
+def test_an_interrupt_stops_the_query_and_not_the_connection(lake: Lake) -> None:
+    connection = query.connect(lake)
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        query.run(connection, ENDLESS, limits=query.Limits(60))
+    assert query.run(connection, "SELECT 1 AS n").to_pylist() == [{"n": 1}]
+
+
+def test_everything_can_be_read_as_of_a_version_of_events(lake: Lake) -> None:
+    versions = []
+    for number in (1, 2, 3):
+        EventLog(lake).append(lakes.good_repair(f"t-{number}"), str(number))
+        versions.append(EventLog(lake).version)
+        if number < 3:
+            refresh(lake)
+    counts = "SELECT count(DISTINCT trajectory_id) AS n, (SELECT count(*) FROM trajectories) AS folded FROM events"
+    for number, version in enumerate(versions, 1):
+        assert version is not None
+        pinned = query.as_of(lake, version)
+        folded = min(number, 2)
+        assert query.run(query.connect(lake, pinned), counts).to_pylist() == [{"n": number, "folded": folded}]
+        assert query.folded_from(lake, "steps", pinned["steps"]) == versions[folded - 1]
+
+
+def test_macros(lake: Lake) -> None:
+    lakes.build(lake)
+    refresh(lake)
+    judge_new(lake)
+    connection = query.connect(lake)
+
+    def told(sql: str) -> list[dict[str, object]]:
+        rows: list[dict[str, object]] = query.run(connection, sql).to_pylist()
+        return rows
+
+    rate = {"n": 5, "k": 3, "rate": 0.6, "low": 0.2307, "high": 0.8824}
+    assert told("SELECT rate_of(resolved) AS r FROM trajectories") == [{"r": rate}]
+    assert [r["times"] for r in told("SELECT * FROM loops(3)")] == [4, 4]
+    assert told("SELECT trajectory_id, passed_at, wasted FROM wasted_steps() WHERE wasted > 0") == [
+        {"trajectory_id": "t-waste-b", "passed_at": 4, "wasted": 2}
+    ]
+    firsts = {r["trajectory_id"]: r["first_step"] for r in told("SELECT * FROM first_errors('ground-truth@1')")}
+    assert firsts == {"t-good-a": 1, "t-good-b": 1, "t-loop-a": 0, "t-loop-b": 0, "t-waste-b": 0}
+    counts = {r["category"]: r["steps"] for r in told("SELECT * FROM category_counts('rules@1')")}
+    found = told(
+        "SELECT count(DISTINCT (trajectory_id, step)) AS n FROM verdicts WHERE 'step_repetition' IN categories"
+    )
+    assert found == [{"n": counts["step_repetition"]}]
+    costs = told("SELECT actor, sum(calls)::INT AS calls, round(sum(cost_usd), 2) AS usd FROM costs() GROUP BY actor")
+    assert costs == [{"actor": "agent", "calls": 30, "usd": 0.34}]
+    tools = "['cd /x && FOO=1 python -m pytest', 'ls', '/usr/bin/sed -i', '', 'sudo git log']"
+    assert told(f"SELECT list_transform({tools}, lambda c: tool(c)) AS t") == [
+        {"t": ["python", "ls", "sed", None, "git"]}
+    ]
+
+
+def test_views_of_calls_and_lineage(lake: Lake) -> None:
+    events = lakes.build(lake)
+    refresh(lake)
+    version = lake.replace("datasets/srft", dataset_row("r1", "srft", "t-good-a"), {})
+    asked = "SELECT relation, from_kind, from_id FROM lineage_edges WHERE kind = 'row' ORDER BY ALL"
+    assert ask(lake, "SELECT dataset, version FROM dataset_versions") == [
+        {"dataset": "datasets/srft", "version": version}
+    ]
+    assert [tuple(r.values()) for r in ask(lake, asked)] == [
+        ("drawn from", "trajectory", "t-good-a"), ("learns", "event", "a"), ("learns", "event", "b"),
+        ("weighted by", "event", "m"),
+    ]  # fmt: skip
+    assert ask(lake, f"SELECT kind FROM lineage_nodes WHERE id = 'datasets/srft@{version}#r1'") == [{"kind": "row"}]
+    n = len([e for e in events if e.usage])
+    assert ask(lake, "SELECT count(*) AS n, count(tokens_in) AS k FROM calls") == [{"n": n, "k": n}]
 
 
 def test_a_refusal_says_what_is_allowed(lake: Lake) -> None:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stepwell.affected import trajectories_of, with_children
 from stepwell.errors import UnknownName
 from stepwell.lake import Lake
 from stepwell.redaction.run import unfinished
@@ -43,24 +43,12 @@ def taken_down(lake: Lake, asked: Mapping[str, Sequence[str]]) -> set[str]:
     Those of a takedown that was begun and not finished are among them. Call it after a refresh. Raises UnknownName for a
     name that has none: then it is not clear what is to go.
     """
-    table = lake.read("trajectories", columns=["trajectory_id", "task_id", "repo", "corpus"])
     begun = {t for report in unfinished(lake) if report.action == "takedown" for t in report.taken_down}
     found = set(begun)
     for column, names in asked.items():
         for name in names:
-            if column == "source":
-                rows = lake.read("sources", filters=pc.field("path") == name).to_pylist()
-                new = {trajectory for row in rows for trajectory in row["trajectory_ids"]}
-            else:
-                new = set(table.filter(pc.equal(table.column(column), name)).column("trajectory_id").to_pylist())
+            new = trajectories_of(lake, column, name)
             if not new and not begun:
                 raise UnknownName(column.removesuffix("_id"), name, (), f"`stepwell sql` lists them by {column}.")
             found |= new
-    while more := _children(lake, found) - found:
-        found |= more
-    return found
-
-
-def _children(lake: Lake, parents: set[str]) -> set[str]:
-    rows = lake.read("events", columns=["trajectory_id", "start"], filters=pc.field("kind") == "start").to_pylist()
-    return {row["trajectory_id"] for row in rows if (row["start"] or {}).get("parent_trajectory") in parents}
+    return with_children(lake, found)

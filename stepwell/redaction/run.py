@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.tables import TABLES
-from stepwell.errors import LakeError
+from stepwell.affected import rows_at, table_of
 from stepwell.fold import refresh
 from stepwell.ids import digest, sha256
 from stepwell.lake import Lake
@@ -162,15 +162,12 @@ def models_of(lake: Lake, trajectories: set[str], taking: Taking) -> list[dict[s
     """
     found = []
     for model in lake.read("models").sort_by("recorded_at").to_pylist():
-        if not model["dataset"]:
-            continue
-        name = model["dataset"] if model["dataset"].startswith("datasets/") else f"datasets/{model['dataset']}"
-        if lake.version(name) is None:
+        name = table_of(model)
+        if name is None or lake.version(name) is None:
             continue
         told = {k: model[k] for k in ("model_id", "name", "path", "dataset", "dataset_version", "dataset_hash")}
-        try:
-            rows = lake.read(name, model["dataset_version"])
-        except LakeError:  # an earlier redaction erased that version
+        rows = rows_at(lake, name, model["dataset_version"])
+        if rows is None:
             found.append(told | {"rows": None})
             continue
         hit = pc.or_(taking.target.rows(rows), pc.is_in(rows.column("trajectory_id"), pa.array(sorted(trajectories))))

@@ -1,0 +1,213 @@
+"""The SQL shell: statements over several lines, completion, history, and commands that begin with a dot.
+
+Belongs here: reading lines and what dot commands mean. Does not belong here: what SQL may do (`stepwell.query`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import duckdb
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory, History
+from prompt_toolkit.input import Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import Output
+
+from schemas.tables import TABLES
+from stepwell import query
+from stepwell.cli.answers import Format, format_of, show
+from stepwell.cli.common import console, output
+from stepwell.errors import StepwellError, UnknownName
+from stepwell.views import VIEWS, identifier
+
+HISTORY = Path.home() / ".stepwell_sql_history"
+_WORDS = [
+    "SELECT",
+    "FROM",
+    "WHERE",
+    "GROUP",
+    "BY",
+    "ORDER",
+    "LIMIT",
+    "JOIN",
+    "LEFT",
+    "USING",
+    "ON",
+    "AS",
+    "AND",
+    "OR",
+    "NOT",
+    "NULL",
+    "IS",
+    "IN",
+    "DISTINCT",
+    "COUNT",
+    "SUM",
+    "AVG",
+    "FILTER",
+    "WITH",
+    "HAVING",
+    "CASE",
+    "WHEN",
+    "THEN",
+    "ELSE",
+    "END",
+    "BETWEEN",
+    "LIKE",
+    "UNION",
+    "ALL",
+    "DESC",
+    "ASC",
+    "QUALIFY",
+]
+_HELP = """.tables            the tables and views
+.schema NAME       the columns of one
+.questions         the questions that come with Stepwell
+.ask NAME          ask one of them
+.format FORMAT     table, json, csv or markdown
+.output FILE       write the next answer to a file
+.quit              leave (also: control-D)
+A statement ends with a semicolon; control-C stops a query, or clears what was typed."""
+
+
+class Shell:
+    """A loop over one read-only connection; errors are printed, an interrupt stops the query and not the shell."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, limits: query.Limits, shape: Format = Format.table
+    ) -> None:
+        self.connection, self.limits, self.shape = connection, limits, shape
+        self.to: Path | None = None
+        rows = connection.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal").fetchall()
+        self.columns = sorted({column for _, column in rows})
+        self.names = sorted({table for table, _ in rows if not table.startswith("_")})
+
+    def run(self, history: History | None = None, typed: Input | None = None, shown: Output | None = None) -> None:
+        """Read until the end: prompts on a terminal, else whatever standard input holds."""
+        if typed is None and not sys.stdin.isatty():
+            for text in _statements(sys.stdin.read()):
+                self.take(text)
+            return
+        session: PromptSession[str] = PromptSession(
+            "stepwell> ", multiline=True, completer=Words(self), history=history or FileHistory(str(HISTORY)),
+            key_bindings=_keys(), prompt_continuation="      ... ", complete_while_typing=False, input=typed, output=shown,
+        )  # fmt: skip
+        while True:
+            try:
+                text = session.prompt()
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                return
+            if text.strip() in (".quit", ".exit"):
+                return
+            self.take(text)
+
+    def take(self, text: str) -> None:
+        """Do what one line or statement says; what goes wrong is printed."""
+        text = text.strip()
+        try:
+            if text.startswith("."):
+                self._command(*text.split(maxsplit=1))
+            elif text.rstrip(";").strip():
+                self._ask(text)
+        except KeyboardInterrupt:
+            console.print("stopped", highlight=False)
+        except StepwellError as error:
+            console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+
+    def _ask(self, text: str) -> None:
+        to, self.to = self.to, None
+        shape = self.shape if to is None else format_of(None, to)
+        show(query.run(self.connection, text, limits=self.limits), shape, to)
+
+    def _command(self, name: str, rest: str = "") -> None:
+        rest = rest.strip()
+        match name:
+            case ".tables":
+                for known in self.names:
+                    spec = TABLES.get(known) or VIEWS.get(known)
+                    output.print(f"{known:<20} {spec.doc if spec else 'Training rows of one recipe.'}", markup=False)
+            case ".schema":
+                if rest not in self.names:
+                    raise UnknownName("table", rest, self.names, "`.schema NAME` shows one.")
+                self._ask(f"SELECT column_name, column_type FROM (DESCRIBE {identifier(rest)})")
+            case ".questions":
+                for known, question in query.questions().items():
+                    output.print(f"{known:<24} {question}", markup=False, highlight=False)
+            case ".ask":
+                self._ask(query.question(rest))
+            case ".format":
+                if rest not in ("table", "json", "csv", "markdown"):
+                    raise UnknownName(
+                        "format", rest, ("table", "json", "csv", "markdown"), "`.output FILE` writes files."
+                    )
+                self.shape = Format(rest)
+            case ".output":
+                format_of(None, Path(rest))
+                self.to = Path(rest)
+            case ".help":
+                output.print(_HELP, markup=False, highlight=False)
+            case _:
+                raise UnknownName(
+                    "command", name, (line.split()[0] for line in _HELP.splitlines()[:-1]), "`.help` explains."
+                )
+
+
+class Words(Completer):
+    """Completion of keywords, tables, columns, questions and dot commands."""
+
+    def __init__(self, shell: Shell) -> None:
+        commands = [line.split()[0] for line in _HELP.splitlines()[:-1]]
+        self.commands, self.questions = commands, list(query.questions())
+        self.names, self.words = shell.names, [*shell.names, *shell.columns, *_WORDS]
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """What the word before the cursor may become."""
+        line, word = document.text_before_cursor.lstrip(), document.get_word_before_cursor(WORD=True)
+        word = word.replace("(", ",").rpartition(",")[2]
+        if line.startswith(".ask "):
+            known = self.questions
+        elif line.startswith(".schema "):
+            known = self.names
+        else:
+            known = self.commands if line.startswith(".") else self.words
+        for each in known:
+            if word and each.lower().startswith(word.lower()):
+                yield Completion(each, -len(word))
+
+
+def _keys() -> KeyBindings:
+    """Enter ends what is complete: a dot command, or text that ends with a semicolon; else it starts a line."""
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        text = buffer.text.strip()
+        if not text or text.startswith(".") or text.endswith(";"):
+            buffer.validate_and_handle()
+        else:
+            buffer.insert_text("\n")
+
+    return keys
+
+
+def _statements(text: str) -> Iterator[str]:
+    """Dot commands and statements of a text; a statement ends at a line that ends with a semicolon."""
+    held: list[str] = []
+    for line in text.splitlines():
+        if not held and line.strip().startswith("."):
+            yield line
+        else:
+            held.append(line)
+            if line.rstrip().endswith(";"):
+                yield "\n".join(held)
+                held = []
+    if held:
+        yield "\n".join(held)

@@ -1,0 +1,243 @@
+"""Views: the tables of a lake as DuckDB sees them, and one flat view a kind of event.
+
+Belongs here: the SQL that makes views, with their columns declared like those of tables. Does not belong here: opening a
+connection and asking (`stepwell.query`), questions (`sql/`).
+On a local lake a view reads exactly the Parquet files of one version with an explicit schema, so projections and
+filters reach the files; on an object store it goes through a pyarrow dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from schemas.column import Column, Table, required
+from schemas.events import ENVELOPE
+from schemas.kinds import KINDS
+from schemas.payloads import USAGE
+from schemas.tables import DATASET, TABLES
+from schemas.upcast import UPCASTERS
+from stepwell.errors import LakeError
+from stepwell.lake import Lake, quoted
+
+_ENVELOPE = {c.name: c for c in ENVELOPE}
+_NOT_FLAT = ("kind", "batch_id", "schema_version", "usage", "extra")
+_OF_EVENT = tuple(c.name for c in ENVELOPE if c.name not in _NOT_FLAT)
+_OF_CALL = ("event_id", "corpus", "trajectory_id", "step", "kind", "actor", "policy", "recorded_at")
+_UNSAFE = ("deletionVectors", "columnMapping")
+UPCASTS: dict[tuple[str, int], dict[str, str]] = {
+    ("observation", 1): {"raw": "observation.text", "rendered": "observation.text"},
+}
+"""What `schemas.upcast` does, said in SQL: (kind, version) -> the expression of every field it sets."""
+_CATEGORIES = Column("categories", pa.list_(pa.string()), "Category ids of the detections, in their order.")
+
+
+def _flat(kind: str) -> Table:
+    columns = (*(_ENVELOPE[c] for c in _OF_EVENT), *KINDS[kind].columns)
+    doc = f"{KINDS[kind].doc} Events of kind `{kind}` that hold, flattened, without retracted ones."
+    return Table(f"{kind}s", doc, columns + ((_CATEGORIES,) if kind == "verdict" else ()), ("event_id",))
+
+
+FLAT: dict[str, str] = {f"{kind}s": kind for kind in KINDS if kind != "retraction"}
+"""View -> the kind of event it flattens: every kind but retractions, which the views have carried out."""
+_THING = "`model`, `base_model`, `dataset`, `row`, `trajectory`, `event`, `source`, `task`, `repo`, `evaluation`, `comparison`"
+VIEWS: dict[str, Table] = {
+    **{name: _flat(kind) for name, kind in FLAT.items()},
+    "calls": Table(
+        "calls",
+        "Model calls that hold: one row an event that a model call produced, whatever its kind, with what it used.",
+        (*(_ENVELOPE[c] for c in _OF_CALL), *USAGE),
+        ("event_id",),
+    ),
+    "datasets": Table("datasets", "The training rows of all datasets together.", DATASET.columns, ("recipe", "row_id")),
+    "dataset_versions": Table(
+        "dataset_versions",
+        "The version of every dataset that this connection reads.",
+        (required("dataset", pa.string(), "Table of the dataset."), required("version", pa.int64(), "Version read.")),
+        ("dataset",),
+    ),
+    "lineage_edges": Table(
+        "lineage_edges",
+        "What was made from what, one step at a time: rows of datasets as far as the versions read go.",
+        (
+            required("kind", pa.string(), f"What was made: {_THING}."),
+            required(
+                "id", pa.string(), "Which one; a dataset is written TABLE@VERSION, its rows TABLE@VERSION#ROW_ID."
+            ),
+            required("relation", pa.string(), "How it comes from the other."),
+            required("from_kind", pa.string(), "What it was made from."),
+            required("from_id", pa.string(), "Which one."),
+        ),
+        ("kind", "id", "relation", "from_kind", "from_id"),
+    ),
+    "lineage_nodes": Table(
+        "lineage_nodes",
+        "Everything that is at one end of a lineage edge.",
+        (required("kind", pa.string(), f"{_THING}."), required("id", pa.string(), "Which one.")),
+        ("kind", "id"),
+    ),
+}
+"""Views made of the tables; their columns are declared like those of tables."""
+
+
+def make(connection: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[str, int]) -> list[str]:
+    """Make the views of every table, of every dataset (`dataset_<recipe>`) and VIEWS; returns the files they read."""
+    names = [*TABLES, *lake.dataset_names()]
+    allowed: list[str] = []
+    read: dict[str, int] = {}
+    for name in names:
+        handle = lake.table(name, versions.get(name))
+        allowed += _view(connection, lake, name, handle)
+        if handle is not None and name.startswith("datasets/"):
+            read[name] = handle.version()
+    connection.execute(f"CREATE VIEW _retracted AS {_RETRACTED}")
+    for view, kind in FLAT.items():
+        extra = ", list_transform(verdict.detections, lambda d: d.category) AS categories" if kind == "verdict" else ""
+        connection.execute(
+            f"CREATE VIEW {view} AS SELECT {_columns(_OF_EVENT)}, {_fields(kind, KINDS[kind].columns)}{extra} "
+            f"FROM events e WHERE e.kind = '{kind}' AND {_HOLDS}"
+        )
+    connection.execute(
+        f"CREATE VIEW calls AS SELECT {_columns(_OF_CALL)}, {_fields('usage', USAGE)} "
+        f"FROM events e WHERE e.usage IS NOT NULL AND {_HOLDS}"
+    )
+    connection.execute(f"CREATE VIEW datasets AS {_all_datasets(read)}")
+    connection.execute(f"CREATE VIEW dataset_versions AS {_dataset_versions(read)}")
+    connection.execute((files("sql") / "_macros.sql").read_text(encoding="utf-8"))
+    connection.execute(f"CREATE VIEW _dataset_rows AS {_dataset_rows(read)}")
+    connection.execute((files("sql") / "_lineage.sql").read_text(encoding="utf-8"))
+    return allowed
+
+
+_RETRACTED = (
+    "SELECT trajectory_id, retraction.target_event AS event_id FROM events "
+    "WHERE kind = 'retraction' AND retraction IS NOT NULL"
+)
+_HOLDS = (
+    "e.event_id NOT IN (SELECT r.event_id FROM _retracted r WHERE r.event_id IS NOT NULL) "
+    "AND e.trajectory_id NOT IN (SELECT r.trajectory_id FROM _retracted r WHERE r.event_id IS NULL)"
+)
+
+
+def _columns(names: Sequence[str]) -> str:
+    return ", ".join(f"e.{c}" for c in names)
+
+
+def _fields(struct: str, columns: Sequence[Column]) -> str:
+    return ", ".join(f"e.{struct}.{identifier(c.name)}" for c in columns)
+
+
+def view_name(table: str) -> str:
+    """The view of a table, quoted: `dataset_<recipe>` for datasets."""
+    return identifier(table.replace("datasets/", "dataset_", 1))
+
+
+def identifier(name: str) -> str:
+    """A name as a SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _view(connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, handle: DeltaTable | None) -> list[str]:
+    """Make one view; returns the files it reads."""
+    spec = DATASET if name.startswith("datasets/") else TABLES[name]
+    view = view_name(name)
+    if handle is not None:
+        _refuse(name, handle)
+        lake.require_whole(handle)
+    paths = [] if handle is None else handle.file_uris()
+    if handle is None or not paths:
+        connection.execute(f"CREATE VIEW {view} AS {_empty(spec)}")
+        return []
+    stored = pa.schema(handle.schema().to_arrow())
+    columns = ", ".join(_column(c, stored) for c in spec.columns)
+    if not lake.local:
+        connection.register(f"_{name}", lake.dataset(handle))
+        connection.execute(f"CREATE VIEW {view} AS SELECT {columns} FROM {identifier('_' + name)}")
+        return []
+    partitions = list(spec.partition_by)
+    inside = [f for f in stored if f.name not in partitions]
+    types = ", ".join(f"{quoted(f.name)}: {_declared(f)}" for f in inside)
+    source = (
+        f"[{', '.join(map(quoted, paths))}], hive_partitioning = false, filename = '_file', schema = MAP {{{types}}}"
+    )
+    folders = "".join(f", url_decode(regexp_extract(_file, '/{p}=([^/]*)/', 1)) AS {identifier(p)}" for p in partitions)
+    connection.execute(f"CREATE VIEW {view} AS SELECT {columns} FROM (SELECT *{folders} FROM read_parquet({source}))")
+    return paths
+
+
+def _empty(spec: Table) -> str:
+    return f"SELECT {', '.join(f'NULL::{_type(c.type)} AS {identifier(c.name)}' for c in spec.columns)} WHERE false"
+
+
+def _all_datasets(names: Mapping[str, int]) -> str:
+    return " UNION ALL ".join([_empty(DATASET), *(f"SELECT * FROM {view_name(name)}" for name in names)])
+
+
+def _dataset_versions(read: Mapping[str, int]) -> str:
+    selects = [f"SELECT {quoted(name)}, {version}::BIGINT" for name, version in read.items()]
+    return " UNION ALL ".join([_empty(VIEWS["dataset_versions"]), *selects])
+
+
+def _dataset_rows(read: Mapping[str, int]) -> str:
+    """What lineage needs of the rows, each with the version it is read at."""
+    columns = ("row_id", "trajectory_id", "event_ids", "mask_event_ids")
+    types = {c.name: _type(c.type) for c in DATASET.columns}
+    nothing = ", ".join(["NULL::VARCHAR AS dataset", *(f"NULL::{types[c]} AS {c}" for c in columns)])
+    selects = [f"SELECT {quoted(f'{n}@{v}')}, {', '.join(columns)} FROM {view_name(n)}" for n, v in read.items()]
+    return " UNION ALL ".join([f"SELECT {nothing} WHERE false", *selects])
+
+
+def _declared(field: pa.Field) -> str:
+    return f"{{name: {quoted(field.name)}, type: {quoted(_type(field.type))}, default_value: NULL}}"
+
+
+def _refuse(name: str, handle: DeltaTable) -> None:
+    protocol, configuration = handle.protocol(), handle.metadata().configuration
+    features = {*(protocol.reader_features or []), *(protocol.writer_features or [])}
+    wrong = sorted(features & set(_UNSAFE))
+    if configuration.get("delta.columnMapping.mode", "none") != "none":
+        wrong.append(f"columnMapping mode {configuration['delta.columnMapping.mode']!r}")
+    if wrong:
+        raise LakeError(
+            f"table {name!r} uses {', '.join(wrong)}; allowed: neither {' nor '.join(_UNSAFE)}, as the view would "
+            "give wrong rows. Rewrite the table without."
+        )
+
+
+def _column(column: Column, stored: pa.Schema) -> str:
+    """The select item that gives a stored column its declared name, type and current payload version."""
+    name = identifier(column.name)
+    if column.name not in stored.names:
+        return f"NULL::{_type(column.type)} AS {name}"
+    old = stored.field(column.name).type
+    if not pa.types.is_struct(column.type) or old == column.type:
+        return name
+    have = {old.field(i).name for i in range(old.num_fields)}
+    items = []
+    for child in (column.type.field(i) for i in range(column.type.num_fields)):
+        value = f"{name}.{identifier(child.name)}" if child.name in have else f"NULL::{_type(child.type)}"
+        for (kind, version), fields in UPCASTS.items():
+            if kind == column.name and child.name in fields:
+                value = f"CASE WHEN schema_version = {version} THEN {fields[child.name]} ELSE {value} END"
+        items.append(f"{identifier(child.name)} := {value}")
+    return f"CASE WHEN {name} IS NULL THEN NULL ELSE struct_pack({', '.join(items)}) END AS {name}"
+
+
+def _type(arrow: pa.DataType) -> str:
+    if pa.types.is_struct(arrow):
+        return f"STRUCT({', '.join(f'{identifier(f.name)} {_type(f.type)}' for f in arrow)})"
+    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow):
+        return f"{_type(arrow.value_type)}[]"
+    if pa.types.is_timestamp(arrow):
+        return "TIMESTAMPTZ" if arrow.tz else "TIMESTAMP"
+    text, binary = ("string", "large_string", "string_view"), ("binary", "large_binary", "binary_view")
+    known = dict.fromkeys(text, "VARCHAR") | dict.fromkeys(binary, "BLOB")
+    known |= {"bool": "BOOLEAN", "int32": "INTEGER", "int64": "BIGINT", "double": "DOUBLE"}
+    return known[str(arrow)]
+
+
+assert UPCASTS.keys() == UPCASTERS.keys(), "every upcaster needs its SQL in UPCASTS"
