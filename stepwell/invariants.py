@@ -42,7 +42,9 @@ def _kinds(lake: Lake, *kinds: str, corpora: Sequence[str] | None = None) -> pl.
 
 def one_action_per_turn(lake: Lake) -> Iterable[str]:
     """One action per turn, and turns numbered from 0 without a gap."""
-    actions = pl.DataFrame(EventLog(lake).read(kinds=["action"], columns=["trajectory_id", "step"]))
+    columns = ["event_id", "trajectory_id", "step", "kind", "retraction"]
+    holding = live(EventLog(lake).read(kinds=["action", "retraction"], columns=columns))
+    actions = pl.DataFrame(holding.select(columns[:4])).filter(pl.col("kind") == "action")
     turns = actions.group_by("trajectory_id").agg(
         pl.len().alias("n"), pl.col("step").n_unique().alias("unique"), pl.col("step").max().alias("last")
     )

@@ -73,7 +73,8 @@ def maintain(lake: Lake, dry_run: bool = False, few: int = FEW, many: int = MANY
     writers that are no appends leave no moment to commit in.
     """
     with lake.alone("maintenance", "maintaining"):
-        names = [*TABLES, *lake.dataset_names()]
+        datasets = lake.dataset_names()
+        names = [*TABLES, *datasets, *(name.replace("datasets/", "choices/", 1) for name in datasets)]
         return [_table(lake, name, dry_run, few, many) for name in names if lake.version(name) is not None]
 
 

@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from schemas.choices import CHOICES
 from schemas.column import Column, Table, required
 from schemas.events import ENVELOPE
 from schemas.kinds import KINDS
@@ -54,6 +55,12 @@ VIEWS: dict[str, Table] = {
         ("event_id",),
     ),
     "datasets": Table("datasets", "The training rows of all datasets together.", DATASET.columns, ("recipe", "row_id")),
+    "choices": Table(
+        "choices",
+        "What every dataset made of every trajectory of its corpora: kept, or left out and why.",
+        (required("recipe", pa.string(), "Recipe of the dataset."), *CHOICES.columns),
+        ("recipe", "trajectory_id"),
+    ),
     "dataset_versions": Table(
         "dataset_versions",
         "The version of every dataset that this connection reads.",
@@ -94,6 +101,8 @@ def make(connection: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[st
         allowed += _view(connection, lake, name, handle)
         if handle is not None and name.startswith("datasets/"):
             read[name] = handle.version()
+            chosen = name.replace("datasets/", "choices/", 1)
+            allowed += _view(connection, lake, chosen, lake.table(chosen))
     connection.execute(f"CREATE VIEW _retracted AS {_RETRACTED}")
     for view, kind in FLAT.items():
         extra = ", list_transform(verdict.detections, lambda d: d.category) AS categories" if kind == "verdict" else ""
@@ -106,6 +115,7 @@ def make(connection: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[st
         f"FROM events e WHERE e.usage IS NOT NULL AND {_HOLDS}"
     )
     connection.execute(f"CREATE VIEW datasets AS {_all_datasets(read)}")
+    connection.execute(f"CREATE VIEW choices AS {_all_choices(read)}")
     connection.execute(f"CREATE VIEW dataset_versions AS {_dataset_versions(read)}")
     connection.execute((files("sql") / "_macros.sql").read_text(encoding="utf-8"))
     connection.execute(f"CREATE VIEW _dataset_rows AS {_dataset_rows(read)}")
@@ -132,8 +142,8 @@ def _fields(struct: str, columns: Sequence[Column]) -> str:
 
 
 def view_name(table: str) -> str:
-    """The view of a table, quoted: `dataset_<recipe>` for datasets."""
-    return identifier(table.replace("datasets/", "dataset_", 1))
+    """The view of a table, quoted: `dataset_<recipe>` for datasets, `choices_<recipe>` for what was chosen for them."""
+    return identifier(table.replace("datasets/", "dataset_", 1).replace("choices/", "choices_", 1))
 
 
 def identifier(name: str) -> str:
@@ -143,7 +153,7 @@ def identifier(name: str) -> str:
 
 def _view(connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, handle: DeltaTable | None) -> list[str]:
     """Make one view; returns the files it reads."""
-    spec = DATASET if name.startswith("datasets/") else TABLES[name]
+    spec = lake.spec(name)
     view = view_name(name)
     if handle is not None:
         _refuse(name, handle)
@@ -175,6 +185,12 @@ def _empty(spec: Table) -> str:
 
 def _all_datasets(names: Mapping[str, int]) -> str:
     return " UNION ALL ".join([_empty(DATASET), *(f"SELECT * FROM {view_name(name)}" for name in names)])
+
+
+def _all_choices(names: Mapping[str, int]) -> str:
+    recipes = [name.removeprefix("datasets/") for name in names]
+    selects = [f"SELECT {quoted(r)} AS recipe, * FROM {view_name(f'choices/{r}')}" for r in recipes]
+    return " UNION ALL ".join([_empty(VIEWS["choices"]), *selects])
 
 
 def _dataset_versions(read: Mapping[str, int]) -> str:

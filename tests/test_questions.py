@@ -25,11 +25,14 @@ from stepwell import query
 from stepwell.critics.leaks import POLICY as LEAKS
 from stepwell.critics.run import judge_new
 from stepwell.curation.masks import MaskRule, mask_new
+from stepwell.datasets.build import build
 from stepwell.errors import UnknownName, UsageError
 from stepwell.fold import refresh
 from stepwell.importers.run import import_paths
 from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.recipe import Recipe
+from stepwell.rendering import Renderer
 
 NAMES = sorted(query.questions())
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -56,6 +59,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     pool = [r for r in lake.read("trajectories").sort_by("trajectory_id").to_pylist() if r["corpus"] == "rollouts/pool"]
     rows = [dataset_row(f"r{n}", "srft", t["trajectory_id"], t["corpus"]) for n, t in enumerate(pool[:6])]
     version = lake.replace("datasets/srft", pa.concat_tables(rows), {})
+    settings = {"name": "rft", "source": {"corpora": ["rollouts/pool"]}, "dataset": {"method": "rft"}}
+    build(lake, Recipe.model_validate(settings), Renderer.load(Path(__file__).parent.parent / "jobs" / "base"), "all@1")
     flagged = {
         "dataset": "datasets/srft",
         "dataset_version": version,

@@ -53,8 +53,8 @@ def code_hash() -> str:
 
 
 def derivation_of(recipe: Recipe, renderer: Renderer, mask_rule: str) -> str:
-    """Identity of the function from a trajectory's events to its rows."""
-    return digest(recipe.data_hash, mask_rule, renderer.hashes, code_hash())
+    """Identity of the function from a trajectory's events, and what curation said of it, to its rows."""
+    return digest(recipe.model_copy(update={"curate": None}).data_hash, mask_rule, renderer.hashes, code_hash())
 
 
 def plan(lake: Lake, recipe: Recipe, derivation: str, version: int, curated: Curated) -> Plan:

@@ -117,7 +117,7 @@ class Renderer:
             )
         written = self._template.write(messages)
         ranges = self._template.replies(messages, written)
-        ids, token_at = self._tokens(written)
+        ids, token_at = self._tokens(written, [place for lows, high in ranges for place in (*lows, high)])
         labels = [IGNORE] * len(ids)
         spans = [self._span(token_at, *r) for r, demo in zip(ranges, demos, strict=True) if not demo]
         for (start, end), weight in zip(spans, weights, strict=True):
@@ -135,10 +135,11 @@ class Renderer:
             )
         return start, end
 
-    def _tokens(self, written: Written) -> tuple[list[int], Callable[[int], int | None]]:
-        """Token ids, and a function from a character to the token that starts there (None: it is inside one).
+    def _tokens(self, written: Written, asked: Sequence[int] = ()) -> tuple[list[int], Callable[[int], int | None]]:
+        """Token ids, and a function from a character of `asked` to the token that starts there (None: it is inside one).
 
-        The text is cut at the template's special tokens, as the tokenizer itself does first of all.
+        The text is cut at the template's special tokens, as the tokenizer itself does first of all. Offsets cost time, so
+        only pieces that somebody asks about get them.
         """
         text, tokenizer = written.text, self._literally
         if tokenizer is None:
@@ -153,21 +154,35 @@ class Renderer:
         cuts = [(m.start(), m.end()) for m in self._template.special.finditer(text)]
         starts, ends = [0, *(high for _, high in cuts)], [*(low for low, _ in cuts), len(text)]
         pieces = [written.restore(text[low:high]) for low, high in zip(starts, ends, strict=True)]
+        inside = sorted({n for place in asked if starts[n := bisect_right(starts, place) - 1] < place})
+        others = sorted(set(range(len(pieces))) - set(inside))
+        encoded = dict(
+            zip(inside, tokenizer.encode_batch([pieces[n] for n in inside], add_special_tokens=False), strict=True)
+        )
+        aligned = dict(encoded)
+        plain = tokenizer.encode_batch_fast([pieces[n] for n in others], add_special_tokens=False)
+        encoded.update(zip(others, plain, strict=True))
         ids: list[int] = []
         firsts: list[int] = []
-        for n, encoding in enumerate(tokenizer.encode_batch_fast(pieces, add_special_tokens=False)):
+        for n in range(len(pieces)):
             if n:
                 low, high = cuts[n - 1]
                 ids.append(self._numbers[text[low:high]])
             firsts.append(len(ids))
-            ids += encoding.ids
+            ids += encoded[n].ids
 
         def token_at(place: int) -> int | None:
             n = bisect_right(starts, place) - 1
             if place == starts[n]:
                 return firsts[n]
-            found = _starting(tokenizer.encode(pieces[n], add_special_tokens=False).offsets, place - starts[n])
-            return None if found is None else firsts[n] + found
+            if place == ends[n]:
+                return firsts[n] + len(encoded[n].ids)
+            token = aligned[n].char_to_token(place - starts[n])
+            if token is None:  # no token has it: what a tokenizer leaves out
+                found = _starting(aligned[n].offsets, place - starts[n])
+                return None if found is None else firsts[n] + found
+            chars = aligned[n].token_to_chars(token)
+            return firsts[n] + token if chars and chars[0] == place - starts[n] else None
 
         return ids, token_at
 
