@@ -16,8 +16,8 @@ from transformers import (
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.utils import logging
 
-from jobs.report import quiet
 from stepwell.ids import canonical
 from stepwell.rendering import Renderer
 from stepwell.rollout.policies import Reply, View
@@ -38,7 +38,8 @@ class Sampled:
 class TransformersPolicy:
     """Greedy at temperature 0, else sampled; prompts are the renderer's token ids, replies end at the closing token.
 
-    A sampled reply follows from `seed` and the turn's key alone, whichever others are answered with it.
+    A sampled reply follows from `seed` and the turn's key alone, whichever others are answered with it. `device` is one of
+    torch's, default: a GPU where there is one.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class TransformersPolicy:
         max_new_tokens: int,
         seed: int,
         top_p: float = 1.0,
+        device: str | None = None,
     ) -> None:
-        quiet()
+        logging.disable_progress_bar()
         self.name = name
         self.backend = f"transformers {version('transformers')}"
         self.renderer = Renderer.load(directory)
@@ -59,8 +61,8 @@ class TransformersPolicy:
         tokenizer = AutoTokenizer.from_pretrained(directory)
         self.eos: int = tokenizer.eos_token_id
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).to(device).eval()
+        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).to(where).eval()
         self.context = int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
 
     @torch.inference_mode()

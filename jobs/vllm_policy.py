@@ -10,7 +10,8 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ def go_where_vllm_is(module: str, what: str) -> None:
     os.execv(python, [python, "-m", module, *sys.argv[1:]])
 
 
-def engine(directory: str | Path, seed: int) -> Any:
-    """The offline engine on a model directory, prefixes cached; float32 on a CPU."""
+def engine(directory: str | Path, seed: int, devices: Sequence[int] = (0,)) -> Any:
+    """The offline engine on a model directory, prefixes cached; float32 on a CPU, else divided over these GPUs."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     # On a CPU vLLM takes most of the memory for its cache unless told how many GiB.
@@ -71,16 +72,35 @@ def engine(directory: str | Path, seed: int) -> Any:
         # bfloat16 is several times slower than float32 on CPUs that only emulate it. A prompt computed in chunks makes the
         # engine take back a draw, which generators on a CPU cannot do: it dies where a request has a seed.
         options = {"dtype": "float32", "enable_chunked_prefill": False}
-    return LLM(
-        str(directory), seed=seed, enable_prefix_caching=True, enforce_eager=True, disable_log_stats=True, **options
-    )
+    with _visible(devices):
+        return LLM(
+            str(directory), seed=seed, enable_prefix_caching=True, enforce_eager=True, disable_log_stats=True,
+            tensor_parallel_size=len(devices), **options,
+        )  # fmt: skip
+
+
+@contextmanager
+def _visible(devices: Sequence[int]) -> Iterator[None]:
+    """Only these of the GPUs are seen by the processes an engine starts; the first ones are what it takes by itself."""
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    if list(devices) != list(range(len(devices))):
+        names = before.split(",") if before else [str(i) for i in range(max(devices) + 1)]
+        os.environ[name] = ",".join(names[i] for i in devices)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
+        else:
+            os.environ.pop(name, None)
 
 
 class VllmPolicy:
     """Greedy at temperature 0, else sampled; the same prompts as with transformers, to the token.
 
     A sampled reply has a seed of its own, made from `seed` and the turn's key: one seed for all would give every attempt at
-    a task the same replies.
+    a task the same replies. `devices` are the GPUs it is divided over; a CPU is one device.
     """
 
     def __init__(
@@ -92,11 +112,12 @@ class VllmPolicy:
         max_new_tokens: int,
         seed: int,
         top_p: float = 1.0,
+        devices: Sequence[int] = (0,),
     ) -> None:
         self.name, self.backend = name, vllm_version()
         self.renderer = Renderer.load(directory)
         self.eos = self.renderer.tokenizer.token_to_id(self.renderer.special["eos_token"])
-        self.llm = engine(directory, seed)
+        self.llm = engine(directory, seed, devices)
         self.context: int = self.llm.llm_engine.model_config.max_model_len
         self.temperature, self.max_new_tokens, self.seed, self.top_p = temperature, max_new_tokens, seed, top_p
 

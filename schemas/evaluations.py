@@ -11,7 +11,9 @@ EVALUATIONS = Table(
     doc="One row per task attempt of an evaluated policy.",
     key=("evaluation_id", "task_id", "attempt"),
     columns=(
-        required("evaluation_id", pa.string(), "One run of one policy over one suite with one seed of tasks and of sampling."),
+        required(
+            "evaluation_id", pa.string(), "One run of one policy over one suite with one seed of tasks and of sampling."
+        ),
         required("suite", pa.string(), "Task suite."),
         required("recipe", pa.string(), "Recipe that asked for it."),
         required("model_id", pa.string(), "Policy evaluated."),
@@ -31,7 +33,11 @@ EVALUATIONS = Table(
         Column("cache_write", pa.int64(), "Prompt tokens written to the server's cache, among `tokens_in`."),
         Column("cost_usd", pa.float64(), "Cost of the agent's calls in US dollars as recorded; null where none was."),
         Column("longest_repeat", pa.int32(), "Most identical consecutive commands; from 3 on the attempt is stuck."),
-        Column("sampling_seed", pa.int64(), "Seed of what was sampled on the same tasks; null in rows of before, which is 0."),
+        Column(
+            "sampling_seed",
+            pa.int64(),
+            "Seed of what was sampled on the same tasks; null in rows of before, which is 0.",
+        ),
         Column(
             "contamination",
             pa.string(),

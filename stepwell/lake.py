@@ -124,6 +124,8 @@ class Lake:
         if name == "events":
             properties[_APPEND_ONLY] = "true"
             properties["delta.dataSkippingStatsColumns"] = "event_id,trajectory_id,step,kind,actor,recorded_at"
+        elif name.startswith("datasets/"):  # `write_parts` says no more, and a reader takes columns it says nothing of for null
+            properties["delta.dataSkippingStatsColumns"] = "trajectory_id"
         return DeltaTable.create(
             self.path(name),
             schema=spec.schema,

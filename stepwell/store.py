@@ -7,9 +7,36 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as fs
 from deltalake.fs import DeltaStorageHandler
+
+
+class _Bytes:
+    """An output stream of deltalake as Arrow writes one: Arrow hands over buffers, which deltalake refuses."""
+
+    closed = False
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, data: pa.Buffer) -> int:
+        return int(self.stream.write(bytes(data)))
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.stream.close()
+
+
+class _Handler(DeltaStorageHandler):  # type: ignore[misc]  # deltalake has no types here
+    def open_output_stream(self, path: str, metadata: dict[str, str] | None = None) -> pa.PythonFile:
+        return pa.PythonFile(_Bytes(self._handler.open_output_stream(path, metadata)), mode="w")
 
 
 class Store:
@@ -20,16 +47,20 @@ class Store:
         if local:
             self.fs: fs.FileSystem = fs.SubTreeFileSystem(uri, fs.LocalFileSystem())
         else:
-            self.fs = fs.PyFileSystem(DeltaStorageHandler(uri, storage_options))
+            self.fs = fs.PyFileSystem(_Handler(uri, storage_options))
 
     def get(self, path: str) -> bytes | None:
         """All bytes of a file; None when there is none."""
         try:
-            # Not through Arrow on an object store: its threads would call Python, which can abort a process as it ends.
-            with (self.fs if self.local else self.fs.handler).open_input_file(path) as stream:
+            with self.open(path) as stream:
                 return bytes(stream.read())
         except FileNotFoundError:
             return None
+
+    def open(self, path: str) -> Any:
+        """A file to read piece by piece; raises FileNotFoundError."""
+        # Not through Arrow on an object store: its threads would call Python, which can abort a process as it ends.
+        return (self.fs if self.local else self.fs.handler).open_input_file(path)
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file, or replace it; it is on disk when this returns."""

@@ -83,7 +83,11 @@ def ranked(attempts: Sequence[Scored], ks: Sequence[int] = (1, 2, 4, 8), draws: 
     tasks = [by_task[t] for t in sorted(by_task)]
     bins = {s: i for i, s in enumerate(sorted({a.score for a in attempts}))}
     counts = np.zeros((len(tasks), 2, max(len(bins), 1)))
-    sums: dict[str, Array] = {"n": np.zeros(len(tasks)), "hit": np.zeros(len(tasks)), "pairs": np.zeros((len(tasks), 2))}
+    sums: dict[str, Array] = {
+        "n": np.zeros(len(tasks)),
+        "hit": np.zeros(len(tasks)),
+        "pairs": np.zeros((len(tasks), 2)),
+    }
     used = [k for k in ks if any(len(t) >= k for t in tasks)]
     for k in used:
         sums[f"k{k}"] = np.zeros((len(tasks), 4))
@@ -114,18 +118,19 @@ def ranked(attempts: Sequence[Scored], ks: Sequence[int] = (1, 2, 4, 8), draws: 
 def best(task: Sequence[Scored], k: int) -> float:
     """The chance that of k attempts at a task, drawn without replacement, the best scored is right; ties are drawn from."""
     total, below, value = comb(len(task), k), 0, 0.0
-    for score, right in _levels(task):
+    for right in _levels(task):
         upto = below + len(right)
         value += (comb(upto, k) - comb(below, k)) / total * sum(right) / len(right)
         below = upto
     return value
 
 
-def _levels(task: Sequence[Scored]) -> Iterator[tuple[float, list[bool]]]:
+def _levels(task: Sequence[Scored]) -> Iterator[list[bool]]:
+    """Whether the attempts of each score are right, from the lowest score up."""
     levels: dict[float, list[bool]] = defaultdict(list)
     for a in task:
         levels[a.score].append(a.right)
-    yield from sorted(levels.items())
+    yield from (levels[score] for score in sorted(levels))
 
 
 def _auc(s: Sums) -> tuple[Array, Array]:
