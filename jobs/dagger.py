@@ -191,7 +191,7 @@ def main() -> None:
         if options.stage is None:
             iterate(recipe, lake, report, options)
         elif options.corpus:
-            label_stage(Loop(recipe, lake), options.corpus, report, options)
+            report.done(label_stage(Loop(recipe, lake), options.corpus, report, options), options.corpus)
         else:
             done = run_stage(Loop(recipe, lake), options.iteration, options.stage, report, options)
             report.done(done, Loop(recipe, lake).version(options.iteration, options.stage))

@@ -53,8 +53,11 @@ class Models:
         """Any generator of a recipe."""
         if settings.kind != "model":
             return policy_of(settings, crowd)
-        model = self.get(settings, name_of(settings), settings.max_new_tokens, settings.top_p)
-        return Batched(model, crowd, settings.concurrency)
+        return Batched(self.load(settings), crowd, settings.concurrency)
+
+    def load(self, settings: Policy) -> BatchPolicy:
+        """The model of a generator."""
+        return self.get(settings, name_of(settings), settings.max_new_tokens, settings.top_p)
 
     def reviewer(self, arm: RevisionArm, generator: Policy, crowd: Crowd) -> Reviewer:
         """Any model critic of a recipe."""

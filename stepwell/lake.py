@@ -124,7 +124,8 @@ class Lake:
         if name == "events":
             properties[_APPEND_ONLY] = "true"
             properties["delta.dataSkippingStatsColumns"] = "event_id,trajectory_id,step,kind,actor,recorded_at"
-        elif name.startswith("datasets/"):  # `write_parts` says no more, and a reader takes columns it says nothing of for null
+        elif name.startswith("datasets/"):
+            # `write_parts` gives statistics of no other column, and a reader takes undeclared gaps for columns of nulls.
             properties["delta.dataSkippingStatsColumns"] = "trajectory_id"
         return DeltaTable.create(
             self.path(name),

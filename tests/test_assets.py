@@ -45,12 +45,17 @@ def test_the_keys_of_the_graph() -> None:
         "audits/rules_1",
         "evaluations/base",
         "comparisons",
+        "likeness",
     }
-    branch = {
-        f"{kind}/{name}" for kind in ("masks", "datasets", "models", "evaluations") for name in ("all", "rft", "srft")
-    }
+    policies = ("all", "rft", "srft", "srft_dropped", "srft_human")
+    critics = ("critic_dpo", "critic_sft", "ctrl_rl", "ctrl_sft", "verifier")
+    kinds = ("masks", "datasets", "models", "evaluations")
+    branch = {f"{kind}/{name}" for kind in kinds for name in (*policies, *critics)}
+    branch |= {f"overlaps/{name}" for name in policies}
     iterated = {
-        f"{kind}/{name}" for kind in ("rollouts", "datasets", "models", "evaluations") for name in ("dagger", "oec")
+        f"{kind}/{name}"
+        for kind in ("rollouts", "datasets", "models", "evaluations", "shifts")
+        for name in ("dagger", "oec")
     }
     assert keys(Experiments.load()) == shared | branch | iterated
 
@@ -60,7 +65,7 @@ def test_a_yaml_file_adds_a_branch(tmp_path: Path) -> None:
     before = keys(Experiments.load(tmp_path))
     (tmp_path / "two.yaml").write_text(SMALL)
     added = keys(Experiments.load(tmp_path)) - before
-    assert added == {"masks/two", "datasets/two", "models/two", "evaluations/two"}
+    assert added == {"masks/two", "datasets/two", "models/two", "evaluations/two", "overlaps/two"}
 
 
 @pytest.mark.slow
@@ -89,6 +94,9 @@ def test_everything_is_materialised_and_every_check_passes(tmp_path: Path, monke
     assert "data:image/png" in str(made["models/small"]["loss"].value)
     assert "data:image/png" in str(made["datasets/small"]["funnel"].value)
     assert 0 <= float(str(made["evaluations/small"]["rate"].value)) <= 1
+    assert made["overlaps/small"]["trajectories evaluated"].value == 8  # of the base and of the model
+    assert "data:image/png" in str(made["overlaps/small"]["nearest"].value)
+    assert "likeness" in made
     monkeypatch.setenv("STEPWELL_LAKE", lake.uri)
     assert closing_table().row_count == 2
     tree = str(trace(lake, "small").as_dict())

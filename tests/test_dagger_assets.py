@@ -40,7 +40,7 @@ def definitions(folder: Path, lake: Lake) -> dg.Definitions:
 def test_an_iterated_recipe_is_four_partitioned_assets_and_no_branch(tmp_path: Path, lake: Lake) -> None:
     graph = definitions(tmp_path, lake).resolve_asset_graph()
     ours = {k.to_user_string() for k in graph.get_all_asset_keys() if graph.get(k).partitions_def is not None}
-    assert ours == {f"{kind}/loop" for kind in KINDS}
+    assert ours == {f"{kind}/loop" for kind in (*KINDS, "shifts")}
     for key in ours:
         parts = graph.get(dg.AssetKey.from_user_string(key)).partitions_def
         assert parts is not None
@@ -53,6 +53,7 @@ def test_an_iterated_recipe_is_four_partitioned_assets_and_no_branch(tmp_path: P
     checks = {c.name for c in graph.asset_check_keys if c.asset_key.path[-1] == "loop"}
     assert checks == {
         "draws_follow_beta", "turns_say_who_acts", "labels_cover_turns", "labels_fit_states", "trains_what_was_chosen",
+        "repeats_no_evaluation",
     }  # fmt: skip
 
 
@@ -96,6 +97,7 @@ def test_the_checks_of_rollouts_fail_on_a_log_that_lacks_a_label(tmp_path: Path,
         assert isinstance(result, dg.AssetCheckResult)
         found[check.check_key.name] = result.passed
     assert found.pop("trains_what_was_chosen"), "no dataset is there yet"
+    assert found.pop("repeats_no_evaluation"), "no dataset is there yet"
     assert found == {
         "draws_follow_beta": True, "turns_say_who_acts": True, "labels_cover_turns": False, "labels_fit_states": True,
     }  # fmt: skip
@@ -110,7 +112,7 @@ def test_two_iterations_are_materialised_in_order(tmp_path: Path, lake: Lake, mo
     for partition in ("1", "2"):
         result = run(defs, partition)
         assert result.success
-        assert len(evaluated(result)) == 5
+        assert len(evaluated(result)) == 6
         assert all(evaluated(result).values()), evaluated(result)
     made = {
         e.asset_key.to_user_string(): e.step_materialization_data.materialization.metadata
@@ -124,6 +126,14 @@ def test_two_iterations_are_materialised_in_order(tmp_path: Path, lake: Lake, mo
     assert made["datasets/loop"]["table"].value == "datasets/loop-2"
     assert "loop-1" in str(made["models/loop"]["base_model"].value)
     assert "data:image/png" in str(made["evaluations/loop"]["rates"].value)
+    shifted = run(defs, "2", ("shifts",))
+    assert shifted.success
+    (shown,) = [
+        e.step_materialization_data.materialization.metadata for e in shifted.all_events if e.is_step_materialization
+    ]
+    assert shown["states trained on"].value > 0
+    assert shown["states evaluated"].value > 0
+    assert "data:image/png" in str(shown["coverage"].value)
     version = lake.version("events")
     assert run(defs, "2").success
     assert lake.version("events") == version, "what is done is not done again"

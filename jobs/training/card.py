@@ -25,6 +25,7 @@ MEASURED = {
     "rewards/accuracies": "pairs ranked rightly", "rewards/margins": "margin of the better reply",
 }  # fmt: skip
 """What training on pairs or rewards is watched by beside its loss, and what the plot calls it."""
+_SHARES = ("reward", "format_rate", "frac_reward_zero_std", "rewards/accuracies")
 
 
 def summary(history: Sequence[dict[str, Any]], processes: int) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def draw(metrics: dict[str, Any], title: str, file: Path) -> None:
     loss, norm, *others = figure.subplots(rows, 2).flat
     for axes, key in zip(others, more, strict=False):
         axes.plot(*zip(*((p["step"], p[key]) for p in curve if key in p), strict=True), color="#356", marker=".")
-        axes.set(title=MEASURED[key], xlabel="optimiser step")
+        axes.set(title=MEASURED[key], xlabel="optimiser step", ylim=(0, 1) if key in _SHARES else None)
     for axes in others[len(more) :]:
         axes.set_axis_off()
     loss.plot(at, [p["loss"] for p in curve], color="#356", label="training", marker="." if len(at) < 3 else None)

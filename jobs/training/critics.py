@@ -12,12 +12,27 @@ from trl import DPOTrainer, GRPOTrainer
 from jobs.training.trainer import Measured
 
 
-class PairTrainer(Measured, DPOTrainer):  # type: ignore[misc]
+class Referred(Measured):
+    """To be mixed into a trainer with a reference model: with adapters, the reference is the base below them.
+
+    TRL takes adapters for trained ones and copies them as its reference; a checkpoint then holds the copy in a folder of its
+    own, which resuming would load in place of the adapters themselves.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "ref" in getattr(self.model, "peft_config", {}):
+            self.model.delete_adapter("ref")
+
+    model: Any
+
+
+class PairTrainer(Referred, DPOTrainer):  # type: ignore[misc]
     """Preference training on pairs that are tokens already."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
 
 
-class RewardTrainer(Measured, GRPOTrainer):  # type: ignore[misc]
+class RewardTrainer(Referred, GRPOTrainer):  # type: ignore[misc]
     """Training on rewards; a batch is prompts, whose completions are written and rewarded inside the step."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from stepwell import leaking
 from stepwell.asking import Asked, Said
-from stepwell.datasets import leaking
 from stepwell.datasets.cases import Case, Dropped, Parts, Row, Sample
 from stepwell.datasets.critiques import UNREADABLE, learnt, unfit
 

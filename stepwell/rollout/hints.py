@@ -7,19 +7,16 @@ tests (`solutions`), the prompt a hint is put into (the critic's).
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stepwell import leaking
 from stepwell.rollout.problems import Problem, Test
 from stepwell.rollout.solutions import Ran, Result
 
 MOST_CHARS = 1000
-NGRAM = 8
 Reveal = Literal["visible", "all"]
-_HINT = re.compile(r"\bhints?\b", re.IGNORECASE)
-_BLOCK = re.compile(r"```")
 PASS = "Every test passes: the answer is correct. Be brief and positive, and suggest nothing that is not needed."
 TIMEOUT = "The solution exceeds the time limit on a test. It has to become more efficient."
 FRESH = "The solution is completely incorrect. It needs a fresh start."
@@ -89,13 +86,10 @@ def leaks(critique: str, hint: Hint | None, tests: Sequence[Test], solution: str
 
     `hint` (it is named), `expected` (8 words or more of a result wanted), `code` (a block), `solution` (a line of it).
     """
-    found = ["hint"] if hint is not None and _HINT.search(critique) else []
-    words = critique.split()
-    grams = {tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)}
-    wanted = [t.want.split() for t in tests if t.want is not None]
-    if any(tuple(w[i : i + NGRAM]) in grams for w in wanted for i in range(len(w) - NGRAM + 1)):
+    found = ["hint"] if hint is not None and leaking.names_hint(critique) else []
+    if any(leaking.repeats(critique, t.want) for t in tests if t.want is not None):
         found.append("expected")
-    if _BLOCK.search(critique):
+    if leaking.has_block(critique):
         found.append("code")
     lines = {line.strip() for line in (solution or "").splitlines() if len(line.strip()) > 8}
     if any(line in critique for line in lines if not line.startswith("def ")):

@@ -61,7 +61,7 @@ class Writer:
         return list(dict.fromkeys(found))
 
     def _fits(self, text: str, name: str, args: str, want: str) -> bool:
-        """Whether one of the writer's own candidates gives this on these literals; a case that makes no sense rules out none."""
+        """Whether one of the writer's own candidates gives this on these literals; a case without sense rules out none."""
         if not re.fullmatch(r"[\w\s,'\[\]\-]*", args) or re.search(r"\d{5}", args):
             return True
         try:

@@ -60,8 +60,8 @@ def training_of(lake: Lake, critic: str) -> Training:
     ids: set[str] = set()
     for name, version in sources:
         table = f"datasets/{name.removeprefix('datasets/')}"
-        rows = lake.read(table, version, ["trajectory_id"], pc.field("split") == "train")
-        ids.update(rows.column("trajectory_id").to_pylist())
+        rows = lake.read(table, version, ["trajectory_id", "split"])
+        ids.update(rows.filter(pc.equal(rows.column("split"), "train")).column("trajectory_id").to_pylist())
     return Training(known, tuple(found), tuple(f"{name}@{version}" for name, version in sources), frozenset(ids))
 
 

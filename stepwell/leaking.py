@@ -1,6 +1,7 @@
 """What a critique gives away that its reader must not be told: the hint it was guided by, the solution (METHODS.md K19).
 
-Belongs here: finding it in texts of the log. Does not belong here: what is done about it (`guided`).
+Belongs here: finding it in texts, while a loop is played (`rollout.hints`) and in those of the log (`datasets.guided`). Does
+not belong here: what is done about it (they decide).
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ def names_hint(critique: str) -> bool:
 
 def shows_expected(critique: str, hint: str) -> bool:
     """Whether NGRAM words in a row of the result that a hint expects stand in the critique."""
-    grams = _grams(critique)
-    return any(grams & _grams(wanted) for wanted in _EXPECTED.findall(hint))
+    return any(repeats(critique, wanted) for wanted in _EXPECTED.findall(hint))
+
+
+def repeats(critique: str, wanted: str) -> bool:
+    """Whether NGRAM words in a row of a text stand in the critique."""
+    return bool(_grams(critique) & _grams(wanted))
 
 
 def has_block(critique: str) -> bool:
