@@ -157,13 +157,15 @@ def coverage(known: Array, groups: Sequence[str], asked: Array, groups_asked: Se
     radius = np.quantile(among.min(axis=1), 0.95)
     near = cdist(asked, known).min(axis=1) <= radius
     of = np.unique(np.array(groups_asked), return_inverse=True)[1]
-    sums: dict[str, Array] = {"near": np.bincount(of, near), "all": np.bincount(of, np.ones(len(of)))}
+    sums = {
+        name: np.bincount(of, weights=w).astype(np.float64) for name, w in (("near", near), ("all", np.ones(len(of))))
+    }
     return figures(sums, {"share": lambda drawn: ratio(drawn["near"], drawn["all"])})["share"]
 
 
 def _thinned(items: Array, groups: Sequence[str]) -> tuple[Array, list[str]]:
     """At most _MOST items, evenly spread over their order."""
-    kept = np.unique(np.linspace(0, len(items) - 1, min(len(items), _MOST)).astype(np.int64)) if len(items) else np.arange(0)
+    kept = sorted({int(i) for i in np.linspace(0, len(items) - 1, min(len(items), _MOST))})
     return items[kept], [groups[i] for i in kept]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
@@ -182,6 +183,16 @@ def test_only_what_changed_is_derived_and_written(lake: Lake, renderer: Renderer
     more = built(lake, renderer, recipe())
     assert more.n_derived == 1
     assert before < set(DeltaTable(lake.path("datasets/one")).file_uris())
+
+
+def test_rows_are_found_by_any_column(lake: Lake, renderer: Renderer) -> None:
+    """Statistics of a file say nothing of most columns, which must not be read as columns of nulls."""
+    many(lake)
+    table = built(lake, renderer, recipe()).table
+    whole = lake.read(table).to_pylist()
+    for column in ("row_id", "split", "corpus", "trajectory_id", "n_tokens"):
+        found = lake.read(table, filters=pc.field(column) == whole[0][column])
+        assert len(found) == sum(row[column] == whole[0][column] for row in whole)
 
 
 def test_a_superseded_mask_changes_its_own_rows_alone(lake: Lake, renderer: Renderer) -> None:
