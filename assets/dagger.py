@@ -16,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.columns import rows
 from assets.plots import bars, by_iteration
 from assets.resources import Experiments, Settings, job_command
 from stepwell import invariants
@@ -78,9 +79,11 @@ def iterations(recipe: Recipe, file: Path) -> list[dg.AssetsDefinition]:
     def datasets(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult[None]:
         """Training rows from the iterations so far, sealed with a content hash."""
         built = Loop(recipe, settings.lake()).build(int(context.partition_key))
-        counts = {"dagster/row_count": built.n_rows, "trained_tokens": built.n_trained_tokens, "table": built.table}
+        counts: dict[str, Any] = {"dagster/row_count": built.n_rows, "trained_tokens": built.n_trained_tokens}
+        counts["table"] = built.table
         funnel = {line["line"]: line.get("trajectories", 0) for line in built.funnel if line.get("trajectories")}
         plot = bars(funnel, "trajectories, from the log to the rows")
+        counts["dagster/column_lineage"] = rows(recipe.name, masked=False)
         return made(
             context, settings, "build", **counts, hash=built.hash, events_version=built.events_version, funnel=plot
         )

@@ -1,11 +1,14 @@
 """The log and its folds: sources, rollouts, events, trajectories, steps, verdicts."""
 
 from collections import Counter
+from typing import Any
 
 import dagster as dg
 
+from assets.columns import folded
 from assets.plots import bars
 from assets.resources import Experiments, Settings
+from assets.shown import of_verdicts
 from stepwell.critics.run import CRITICS, judge_new
 from stepwell.fold import Folded, refresh_table
 from stepwell.importers.run import import_paths
@@ -29,6 +32,7 @@ def rollouts_asset(name: str, collecting: Collect, world: World) -> dg.AssetsDef
 
     @dg.asset(name=name, key_prefix="rollouts", group_name="log", kinds={"deltalake"})
     def rollouts(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult[None]:
+        """Trajectories of scripted policies in the sandboxed environment, as recipes ask for them; each is collected once."""
         tell = now_and_then(lambda report: context.log.info(report.line()))
         ids = collect_pool(settings.lake(), collecting, world, progress=tell).trajectories
         return dg.MaterializeResult(
@@ -61,10 +65,11 @@ def events_asset(upstream: list[dg.AssetKey]) -> dg.AssetsDefinition:
 
 def _folded(result: Folded, settings: Settings) -> dg.MaterializeResult[None]:
     rows = len(settings.lake().read(result.table, columns=["trajectory_id"]))
-    metadata = {
+    metadata: dict[str, Any] = {
         "dagster/row_count": rows,
         "folded": result.n_trajectories,
         "events_version": result.events_version or 0,
+        "dagster/column_lineage": folded(result.table),
     }
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(f"events@{result.events_version}"))
 
@@ -85,7 +90,8 @@ def steps(settings: Settings) -> dg.MaterializeResult[None]:
 def verdicts(settings: Settings) -> dg.MaterializeResult[None]:
     """Verdicts of the deterministic critics (steps, leaks) on every trajectory that is new or changed."""
     reports = [judge_new(settings.lake(), critic) for critic in CRITICS]
-    return dg.MaterializeResult(metadata={r.critic: r.counts() for r in reports})
+    counts: dict[str, Any] = {r.critic: r.counts() for r in reports}
+    return dg.MaterializeResult(metadata=counts | of_verdicts(settings.lake()))
 
 
 def log_assets(experiments: Experiments) -> list[dg.AssetsDefinition]:

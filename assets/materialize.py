@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import dagster as dg
@@ -23,7 +24,8 @@ from stepwell.critics.audit.tables import terminal
 from stepwell.critics.examine import examine
 from stepwell.critics.rules import POLICY
 from stepwell.errors import UsageError
-from stepwell.evaluation.compare import table_of
+from stepwell.evaluation.recorded import compare_all
+from stepwell.evaluation.tables import gap, share
 from stepwell.lineage import render_trace, trace
 
 console = Console()
@@ -65,13 +67,22 @@ def lines(context: dg.InitLoggerContext) -> logging.Logger:
     return logger
 
 
-def materialize(select: str | None = None, partition: str | None = None) -> bool:
-    """Materialise the selected assets (default: all without partitions); True when every step and every check succeeded."""
+def materialize(
+    select: str | None = None, partition: str | None = None, recipes: Collection[str] | None = None
+) -> bool:
+    """Materialise the selected assets (default: all without partitions, of these recipes where some are named).
+
+    True when every step and every check succeeded.
+    """
     warnings.filterwarnings("ignore", message="Function `Pipes")  # dagster's own code uses its preview functions
     os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
     definitions = build_defs(Experiments.load(), loggers={"console": lines})
     graph = definitions.resolve_asset_graph()
-    whole = [key for key in graph.get_all_asset_keys() if graph.get(key).partitions_def is None]
+    whole = [
+        key
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).partitions_def is None and _wanted(graph.get(key).group_name or "", recipes)
+    ]
     chosen = (dg.AssetSelection.from_string(select) if select else dg.AssetSelection.assets(*whole)).resolve(graph)
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         run_config={"loggers": {"console": {}}},
@@ -86,19 +97,39 @@ def materialize(select: str | None = None, partition: str | None = None) -> bool
     return bool(result.success) and not failed
 
 
+def _wanted(group: str, recipes: Collection[str] | None) -> bool:
+    return recipes is None or not group.startswith("recipe_") or group.removeprefix("recipe_") in recipes
+
+
 def _failed_check(event: dg.DagsterEvent) -> bool:
     return event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed
 
 
 def closing_table() -> Table:
-    """One line an arm: resolve rate with interval, steps, masked share."""
+    """One line an arm: resolve rate with interval, seeds, steps, loops, masked share, and the difference to the first."""
     table = Table(title="held-out tasks")
-    for column in ("arm", "resolved", "95% interval", "n", "mean steps", "masked steps"):
+    for column in (
+        "arm",
+        "resolved",
+        "tasks",
+        "seeds",
+        "steps",
+        "stuck",
+        "masked steps",
+        "against the first",
+        "p (Holm)",
+    ):
         table.add_column(column, justify="left" if column == "arm" else "right")
-    for arm in table_of(Settings().lake()):
-        masked = "-" if arm.masked_share is None else f"{100 * arm.masked_share:.1f}%"
-        interval = f"[{100 * arm.low:.1f}, {100 * arm.high:.1f}]"
-        table.add_row(arm.name, f"{100 * arm.rate:.1f}%", interval, str(arm.n), f"{arm.mean_steps:.1f}", masked)
+    for compared in compare_all(Settings().lake()):
+        against = {p.b: p for p in compared.pairs if p.a == compared.arms[0].name}
+        for arm in compared.arms:
+            pair, shown = against.get(arm.name), arm.figures
+            table.add_row(
+                arm.name, share(shown["resolved"]), str(arm.n_tasks), "single run" if arm.n_seeds == 1 else str(arm.n_seeds),
+                f"{shown['steps'].value:.1f}", f"{100 * (shown['stuck'].value or 0):.1f}%",
+                "-" if arm.masked_share is None else f"{100 * arm.masked_share:.1f}%",
+                gap(pair.difference) if pair else "-", f"{pair.p_adjusted:.3f}" if pair else "-",
+            )  # fmt: skip
     return table
 
 
@@ -114,9 +145,12 @@ def main() -> None:
     """Materialise, then print the closing table, how good the step rules were, and the trace of one model."""
     parser = argparse.ArgumentParser(prog="python -m assets.materialize", description=__doc__.splitlines()[0])
     parser.add_argument("--select", help="asset selection, such as key:datasets/srft or group:log")
+    parser.add_argument(
+        "--recipes", nargs="+", help="branches to materialise, by recipe; default: all without partitions"
+    )
     parser.add_argument("--trace", default="srft", help="model to trace at the end")
     options = parser.parse_args()
-    if not materialize(options.select):
+    if not materialize(options.select, recipes=options.recipes):
         sys.exit(1)
     console.print(closing_table())
     console.print(audit_table())

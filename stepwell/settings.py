@@ -250,10 +250,10 @@ class Engine(Part):
 class Grpo(Part):
     """Training a critic on what its critiques are worth (CTRL stage II, METHODS.md 2.2).
 
-    `group` critiques a solution, at `temperature`, of at most `max_new_tokens`; each is answered once by the frozen `generator`,
-    greedily. A critique without a readable judgment is worth 0, else what `rule` says of the tests. `beta`: weight of the KL to
-    the base. `scale` divides advantages by the deviation of their group (or not). `iterations`: optimiser passes over the same
-    critiques. `sandboxes` jails at once. Everything is recorded in `corpus` (none: rollouts/RECIPE-trained).
+    `group` critiques a solution, at `temperature`, of at most `max_new_tokens`; each is answered once by the frozen
+    `generator`, greedily. A critique without a readable judgment is worth 0, else what `rule` says of the tests. `beta`: weight
+    of the KL to the base. `scale` divides advantages by the deviation of their group (or not). `iterations`: optimiser passes
+    over the same critiques. `sandboxes` jails at once. Everything is recorded in `corpus` (none: rollouts/RECIPE-trained).
     """
 
     generator: Policy

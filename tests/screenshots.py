@@ -1,18 +1,28 @@
-"""Screenshots of the trajectory page: real rollouts of the project's own environment, judged by rules, in light and dark.
+"""The docs' screenshots: the trajectory page in light and dark, a comparison, the docs' home, and the asset graph in Dagster.
 
-python -m tests.screenshots      (writes docs/screenshots/trajectory-light.png and trajectory-dark.png)
+python -m tests.screenshots            (all, into docs/screenshots; those of Dagster and of the comparison need a lake)
+python -m tests.screenshots --lake LAKE graph compare home      (LAKE: what `make demo` made; it is copied first)
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
+import io
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from browser import Browser
+from PIL import Image
+from test_ui import ui
 
 from stepwell.critics.run import judge_new
 from stepwell.curation.masks import mask_new, rule_of
@@ -30,6 +40,7 @@ from stepwell.viewing.page import page
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "screenshots"
 BASE = "jobs/base"
+MADE = ("events", "trajectories", "steps", "verdicts", "masks/srft", "datasets/srft", "comparisons")
 NOISY = Policy(kind="noisy", n_tasks=12, attempts=2, mistake_rate=0.5, recover_rate=0.7)
 MOST = """
 SELECT trajectory_id FROM trajectories t ORDER BY resolved, (SELECT count(DISTINCT step) FROM verdicts v
@@ -50,24 +61,91 @@ def filled(lake: Lake) -> str:
     return str(run(connect(lake), MOST).column(0)[0].as_py())
 
 
+def trajectories(browser: Browser, scratch: Path) -> None:
+    """The page of a rollout, light and dark."""
+    made = page(document(lake := Lake(scratch / "lake"), [filled(lake)]))
+    (scratch / "a.html").write_text(made.html, encoding="utf-8")
+    for theme in ("light", "dark"):
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+        browser.open(scratch / "a.html")
+        browser.until("document.querySelector('article') !== null")
+        browser.value("document.querySelector('.training details').open = true")
+        shoot(browser, f"trajectory-{theme}")
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
+
+
+def home(browser: Browser, scratch: Path) -> None:
+    """The first page of the documentation."""
+    command = [sys.executable, "-m", "mkdocs", "build", "-q", "-f", str(ROOT / "docs" / "site" / "mkdocs.yml")]
+    subprocess.run([*command, "-d", str(scratch / "site")], check=True)
+    browser.open(scratch / "site" / "index.html")
+    shoot(browser, "docs-home")
+
+
+def compared(browser: Browser, scratch: Path, lake: Path) -> None:
+    """The report of a comparison."""
+    command = [sys.executable, "-c", "from stepwell.cli import main; main()", "compare", "base", "all", "rft", "srft"]
+    subprocess.run(
+        [*command, "--lake", str(lake), "-o", str(scratch / "report.html")], check=True, stdout=subprocess.DEVNULL
+    )
+    browser.open(scratch / "report.html")
+    shoot(browser, "comparison")
+
+
+def graph(browser: Browser, scratch: Path, lake: Path) -> None:
+    """The asset graph by groups, one recipe's branch, and a dataset with its plots, after a run on a copy of the lake."""
+    folder = scratch / "project"
+    folder.mkdir()
+    os.environ["STEPWELL_LAKE"] = str(shutil.copytree(lake, folder / "lake"))
+    with ui(folder) as url:
+        settings = {**os.environ, "DAGSTER_HOME": str(folder / ".dagster")}
+        select = " or ".join(f'key:"{key}"' for key in MADE)
+        command = [sys.executable, "-m", "assets.materialize", "--select", select]
+        subprocess.run(command, cwd=folder, env=settings, check=False, stdout=subprocess.DEVNULL)
+        boxes = "document.querySelectorAll('foreignObject').length > 3"
+        counts = "document.body.innerText.includes('trained_tokens')"
+        groups = "locations/__repository__@assets.definitions/asset-groups"
+        for name, path, width, wait in (
+            ("dagster-lineage", "asset-groups", 1280, boxes),
+            ("dagster-recipe", f"{groups}/3_recipe_srft/lineage", 2300, boxes),
+            ("dagster-dataset", "assets/datasets/srft?view=overview", 1280, counts),
+        ):  # fmt: skip
+            browser.call(
+                "Emulation.setDeviceMetricsOverride", width=width, height=1000, deviceScaleFactor=1, mobile=False
+            )
+            browser.call("Page.navigate", url=f"{url}/{path}")
+            with suppress(AssertionError):  # then the picture shows what there is instead
+                browser.until_here(lambda wait=wait: bool(browser.value(wait)), wait, 40)  # type: ignore[misc]
+            time.sleep(8)  # the layout of a graph moves for a while
+            shoot(browser, name)
+
+
+def shoot(browser: Browser, name: str) -> None:
+    """Write what is seen as a PNG of few colours, which keeps it small."""
+    shot = browser.call("Page.captureScreenshot", format="png")
+    image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
+    image.thumbnail((1400, 1400))
+    image.quantize(128, dither=Image.Dither.NONE).save(FOLDER / f"{name}.png", optimize=True)
+
+
 def main() -> None:
-    """Take both."""
+    """Take those that are asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.screenshots", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="of trajectories, home, compare, graph; default: all")
+    parser.add_argument("--lake", type=Path, default=Path("lake"), help="a lake made by make demo")
+    options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        lake = Lake(Path(scratch) / "lake")
-        made = page(document(lake, [filled(lake)]))
-        (Path(scratch) / "a.html").write_text(made.html, encoding="utf-8")
-        with Browser(Path(scratch)) as browser:
-            size = {"width": 1280, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-            browser.call("Emulation.setDeviceMetricsOverride", **size)
-            for theme in ("light", "dark"):
-                chosen = [{"name": "prefers-color-scheme", "value": theme}]
-                browser.call("Emulation.setEmulatedMedia", features=chosen)
-                browser.open(Path(scratch) / "a.html")
-                browser.until("document.querySelector('article') !== null")
-                browser.value("document.querySelector('.training details').open = true")
-                shot = browser.call("Page.captureScreenshot", format="png")
-                (FOLDER / f"trajectory-{theme}.png").write_bytes(base64.b64decode(shot["data"]))
+    with tempfile.TemporaryDirectory() as folder, Browser(Path(folder)) as browser:
+        browser.call("Emulation.setDeviceMetricsOverride", width=1280, height=1000, deviceScaleFactor=1, mobile=False)
+        lake, scratch = options.lake.resolve(), Path(folder)
+        takes = {
+            "trajectories": lambda: trajectories(browser, scratch),
+            "home": lambda: home(browser, scratch),
+            "compare": lambda: compared(browser, scratch, lake),
+            "graph": lambda: graph(browser, scratch, lake),
+        }
+        for name in options.names or takes:
+            takes[name]()
 
 
 if __name__ == "__main__":

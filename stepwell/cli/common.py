@@ -44,9 +44,10 @@ def progress_bar() -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
-def launch(module: str, *arguments: str) -> None:
-    """Run a job as a program of its own; raises StepwellError when it fails."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
+def launch(module: str, *arguments: str, json: bool = False) -> None:
+    """Run a job as a program of its own, with `json` to print what it made; raises StepwellError when it fails."""
+    told = {**os.environ, "STEPWELL_JSON": "1"} if json else None
+    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False, env=told)
     if done.returncode:
         raise StepwellError(f"python -m {module} ended with status {done.returncode}; its messages are above.")
 

@@ -51,10 +51,14 @@ def dagger(
         if recipe != settings.name or max_cost is not None:
             raise UsageError("with --dagster the recipe is one of jobs/recipes by name, and --max-cost has no effect.")
         launch("assets.dagger", "--recipe", recipe, "--lake", opened.uri, "--iterations", str(last))
+        if json:
+            emit(loop.report(last))
     else:
         limits = [] if max_cost is None else ["--max-cost", str(max_cost)]
         where = ["--recipe", recipe, "--lake", opened.uri, "--parallel", str(parallel)]
         launch("jobs.dagger", *where, "--iterations", str(last), *limits)
+        if json:
+            emit(loop.report(last))
 
 
 def label(
@@ -64,6 +68,7 @@ def label(
     parallel: Annotated[int, typer.Option("--parallel", min=1, help="Calls in flight.")] = 16,
     max_cost: Annotated[float | None, typer.Option("--max-cost", help="Most US dollars for model calls.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what is missing and what it can cost.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Have the teacher of a recipe label every state of a stored corpus that has no label of it yet.
 
@@ -74,7 +79,7 @@ def label(
     options = ["--parallel", str(parallel), *(["--dry-run"] if dry_run else [])]
     options += [] if max_cost is None else ["--max-cost", str(max_cost)]
     where = ["--recipe", recipe, "--lake", open_lake(lake).uri, "--stage", "label", "--corpus", corpus]
-    launch("jobs.dagger", *where, *options)
+    launch("jobs.dagger", *where, *options, json=json)
 
 
 def _beta(recipe: Recipe, iteration: int) -> float | None:

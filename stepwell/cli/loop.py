@@ -1,4 +1,4 @@
-"""Commands of the loop: rollout, build, verify, datasets, train, evaluate, compare."""
+"""Commands of the loop: rollout, build, verify, datasets, train, evaluate."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from stepwell.cli.common import (
     output,
     progress_bar,
 )
+from stepwell.critics.asked import asker_of
 from stepwell.curation.masks import mask_new, rule_of
+from stepwell.curation.select import Selection, select
 from stepwell.datasets.build import Built, build, seal_of
 from stepwell.datasets.page import page as token_page
+from stepwell.datasets.sealing import manifest
 from stepwell.datasets.verify import verify
-from stepwell.errors import StepwellError, UnknownName, UsageError
+from stepwell.errors import StepwellError, UsageError
 from stepwell.fold import refresh
+from stepwell.launching import evaluation_of, job_of
 from stepwell.recipe import load
 from stepwell.rendering import Renderer
 
@@ -36,7 +40,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for name, command in (
         ("rollout", rollout), ("build", build_command), ("verify", verify_command), ("datasets", datasets),
-        ("train", train), ("evaluate", evaluate), ("compare", compare),
+        ("train", train), ("evaluate", evaluate),
     ):  # fmt: skip
         app.command(name)(command)
 
@@ -66,7 +70,7 @@ def rollout(
     if any(p.kind == "model" for p in settings.collect.policies):
         limits = {"--parallel": parallel, "--max-cost": max_cost, "--max-steps": max_steps}
         given = [str(part) for name, value in limits.items() if value is not None for part in (name, value)]
-        launch("jobs.rollout", "--recipe", recipe, "--lake", open_lake(lake).uri, *given)
+        launch("jobs.rollout", "--recipe", recipe, "--lake", open_lake(lake).uri, *given, json=json)
         return
     with progress_bar() as progress:
         bar = progress.add_task("rollouts", total=wanted)
@@ -87,29 +91,54 @@ def build_command(
     recipe: RecipeArgument,
     lake: LakeOption = DEFAULT_LAKE,
     at: Annotated[int | None, typer.Option("--at", help="Version of `events`; default: the current one.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the funnel of the selection, and write nothing.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Derive the masks and the training set of a recipe, and print its funnel.
+    """Choose trajectories, derive the masks and the training set of a recipe, and print its funnel.
 
     Example: `stepwell build srft`
     """
     settings, opened = load(recipe), open_lake(lake)
     rule = rule_of(settings.mask)
-    if at is None:
+    if at is None and not dry_run:
         mask_new(opened, rule)
+        refresh(opened)
     with progress_bar() as progress:
-        bar = progress.add_task("trajectories")
-        built = build(
-            opened, settings, Renderer.load(settings.base_model), str(rule), at,
-            lambda done, total: progress.update(bar, completed=done, total=total),
+        bar = progress.add_task("reading", total=None)
+        selection = select(
+            opened, settings, at, lambda what, n: progress.update(bar, description=what, completed=n)
         )  # fmt: skip
-    if json:
-        emit(built.__dict__)
+        if not dry_run:
+            progress.update(bar, description="trajectories", completed=0)
+            built = build(
+                opened, settings, Renderer.load(settings.base_model), str(rule), selection.events_version,
+                lambda done, total: progress.update(bar, completed=done, total=total), selection.rows, asker_of(settings),
+            )  # fmt: skip
+    if dry_run:
+        told = {"recipe": settings.name, "events_version": selection.events_version, "selection": selection.funnel}
+        emit(told) if json else output.print(selection_table(settings.name, selection))
+    elif json:
+        emit({**built.__dict__, "selection": selection.funnel})
     else:
+        output.print(selection_table(settings.name, selection))
         output.print(funnel_table(built))
         output.print(
             f"{built.table} version {built.version}, hash {built.hash[:16]}, from events version {built.events_version}"
         )
+
+
+def selection_table(name: str, selection: Selection) -> Table:
+    """What each stage of curation left out, and what was left after it."""
+    table = Table(title=f"selection of {name} at events version {selection.events_version}")
+    for column in ("stage", "reason"):
+        table.add_column(column)
+    for column in ("trajectories", "steps", "left", "steps left"):
+        table.add_column(column, justify="right")
+    for line in selection.funnel:
+        table.add_row(*(str(value) for value in line.values()))
+    return table
 
 
 def funnel_table(built: Built) -> Table:
@@ -158,22 +187,24 @@ def verify_command(
 
 
 def datasets(lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False) -> None:
-    """List the sealed datasets of the lake.
+    """List the sealed datasets of the lake: what they were made from and hold (--json: the whole seal, with its funnel).
 
     Example: `stepwell datasets`
     """
     opened = open_lake(lake)
     found: list[dict[str, Any]] = []
     for name in opened.dataset_names():
-        version, seal = seal_of(opened, name) or (0, {})
-        found.append({"dataset": name, "version": version, "rows": len(opened.read(name, columns=["row_id"])), **seal})
+        version, seal = seal_of(opened, name) or (opened.version(name), {})
+        found.append({"dataset": name, "version": version, **manifest(seal)})
     if json:
         emit(found)
         return
-    table = Table("dataset", "version", "rows", "hash", "events version")
+    table = Table("dataset", "version", "rows", "trained tokens", "hash", "events version", "recipe", "code version")
     for f in found:
+        counts = f.get("counts", {})
+        told = (f["version"], counts.get("rows"), counts.get("trained_tokens"), f.get("dataset_hash", "")[:16])
         table.add_row(
-            f["dataset"], str(f["version"]), str(f["rows"]), f.get("dataset_hash", "")[:16], f.get("events_version")
+            f["dataset"], *map(str, told), *(str(f.get(k, "")) for k in ("events_version", "recipe", "code_version"))
         )
     output.print(table)
 
@@ -181,10 +212,13 @@ def datasets(lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False) -> None:
 def train(
     recipe: RecipeArgument,
     lake: LakeOption = DEFAULT_LAKE,
-    seed: Annotated[int, typer.Option("--seed", help="Training seed.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Only this seed; default: every seed of the recipe.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and train nothing.")] = False,
+    json: JsonOption = False,
 ) -> None:
-    """Train the model of a recipe: launches `python -m jobs.train_policy`.
+    """Train the model of a recipe: launches `python -m jobs.train_policy`, or the job for pairs or rewards.
 
     Example: `stepwell train srft`
     """
@@ -192,52 +226,18 @@ def train(
     if dry_run:
         sealed = seal_of(open_lake(lake), settings.dataset_table)
         emit({"recipe": settings.name, "base_model": settings.base_model, "dataset": settings.dataset_table,
-              "version": sealed and sealed[0], "train": settings.train.model_dump()})  # fmt: skip
+              "version": sealed and sealed[0], "seeds": settings.seeds, "train": settings.train.model_dump()})  # fmt: skip
         return
-    launch("jobs.train_policy", "--recipe", recipe, "--lake", open_lake(lake).uri, "--seed", str(seed))
+    only = [] if seed is None else ["--seed", str(seed)]
+    launch(job_of(settings), "--recipe", recipe, "--lake", open_lake(lake).uri, *only, json=json)
 
 
-def evaluate(recipe: RecipeArgument, model: ModelOption = None, lake: LakeOption = DEFAULT_LAKE) -> None:
-    """Evaluate a model on held-out tasks: launches `python -m jobs.evaluate`.
+def evaluate(
+    recipe: RecipeArgument, model: ModelOption = None, lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False
+) -> None:
+    """Evaluate a model on held-out tasks: launches `python -m jobs.evaluate`, or the job for critics or judges.
 
     Example: `stepwell evaluate srft`
     """
-    launch("jobs.evaluate", "--recipe", recipe, "--lake", open_lake(lake).uri, *(["--model", model] if model else []))
-
-
-def compare(
-    a: Annotated[str | None, typer.Argument(help="Model name, id or evaluation id; default: every pair.")] = None,
-    b: Annotated[str | None, typer.Argument(help="The other one.")] = None,
-    lake: LakeOption = DEFAULT_LAKE,
-    json: JsonOption = False,
-) -> None:
-    """Compare evaluated models on the same tasks, with interval and exact test.
-
-    Example: `stepwell compare rft srft`
-    """
-    from stepwell.evaluation import compare as comparing
-
-    opened = open_lake(lake)
-    arms = {
-        k: arm.evaluation_id for arm in comparing.table_of(opened) for k in (arm.name, arm.model_id, arm.evaluation_id)
-    }
-    if a is None or b is None:
-        comparing.compare_all(opened)
-        rows = opened.read("comparisons").sort_by("recorded_at").to_pylist()
-    else:
-        for name in (a, b):
-            if name not in arms:
-                raise UnknownName("evaluated model", name, arms, "Evaluate it: stepwell evaluate RECIPE")
-        rows = [comparing.compare(opened, arms[a], arms[b])]
-    if json:
-        emit(rows)
-        return
-    table = Table("a", "b", "tasks", "rate a", "rate b", "difference (95%)", "McNemar p", "seeds")
-    for r in rows:
-        delta = f"{100 * r['difference']:+.1f} [{100 * r['low']:+.1f}, {100 * r['high']:+.1f}]"
-        seeds = "single run" if r["n_seeds"] == 1 else str(r["n_seeds"])
-        table.add_row(
-            r["evaluation_a"].partition("@")[0], r["evaluation_b"].partition("@")[0], str(r["n_tasks"]),
-            f"{100 * r['rate_a']:.1f}%", f"{100 * r['rate_b']:.1f}%", delta, f"{r['p_value']:.3f}", seeds,
-        )  # fmt: skip
-    output.print(table)
+    named = ["--model", model] if model else []
+    launch(evaluation_of(load(recipe)), "--recipe", recipe, "--lake", open_lake(lake).uri, *named, json=json)

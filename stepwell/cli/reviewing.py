@@ -7,7 +7,7 @@ Belongs here: the very request that `stepwell judge` would build for an attempt,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -93,6 +93,44 @@ class ModelReviewer:
     async def close(self) -> None:
         """Close the connections."""
         await self.backend.close()
+
+
+class Given:
+    """A model critic whose replies are there already, such as those sampled while it is trained.
+
+    `said` gives those about an attempt, and the hash of the messages they answered; another prompt raises RecipeError, as a
+    verdict would then be recorded under a prompt it does not answer.
+    """
+
+    mode = "delivered"
+
+    def __init__(self, critic: ModelCritic, said: Callable[[Event], tuple[Sequence[Completion], str]]) -> None:
+        self.critic, self.said, self.name = critic, said, critic.id
+
+    async def review(
+        self, events: Sequence[Event], attempt: Event, n: int, hint: str | None
+    ) -> Sequence[Event] | Failure:
+        """The replies as verdicts, one a candidate."""
+        rows = in_order(to_table([e for e in events if e.kind in KINDS], "live", datetime.now(UTC)))
+        found = requested(self.critic, rows, attempt.event_id, hint)
+        if isinstance(found, str):
+            return Failure("context", found)
+        stream, due = found
+        assert isinstance(due.request, Request)
+        replies, answered = self.said(attempt)
+        if due.request.hash != answered:
+            raise RecipeError(
+                f"the dataset asks about {attempt.payload['attempt_id']} otherwise than {self.critic.prompt.id} does now; "
+                "build the dataset again."
+            )
+        return [v for i, said in enumerate(replies) for v in verdicts(self.critic, stream, due, i, said, None)]
+
+    def most_cost(self, events: Sequence[Event], attempt: Event, n: int, hint: str | None) -> float:
+        """Nothing: they are there."""
+        return 0.0
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 def requested(critic: ModelCritic, rows: pa.Table, attempt: str, hint: str | None) -> tuple[Stream, Due] | str:

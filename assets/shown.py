@@ -1,0 +1,94 @@
+"""What the materialisation of an asset shows besides its counts: links to what it hangs together with, tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets.plots import bars, drawn, rates
+from stepwell.lake import Lake
+from stepwell.lineage import trace
+from stepwell.lineage.picture import picture
+from stepwell.models import model_names
+from stepwell.query import connect, question, run
+from stepwell.recipe import Recipe
+
+_RATES = """
+SELECT recipe, model_id, count(*) FILTER (resolved) AS resolved, count(*) AS n, round(avg(resolved::INT), 4) AS rate,
+  round(wilson_low(count(*) FILTER (resolved), count(*)), 4) AS low,
+  round(wilson_high(count(*) FILTER (resolved), count(*)), 4) AS high
+FROM evaluations WHERE suite = ? GROUP BY ALL ORDER BY recipe, model_id
+"""
+_ENDS = """
+SELECT coalesce(exit_status, 'unknown') || CASE WHEN resolved THEN ', resolved' ELSE ', not resolved' END AS how, count(*) AS n
+FROM evaluations WHERE suite = ? AND recipe = ? GROUP BY how ORDER BY n DESC, how
+"""
+_MASKED = (
+    "SELECT reason, count(*) AS n FROM masks WHERE mask_rule = ? AND weight = 0 GROUP BY reason ORDER BY n DESC, reason"
+)
+
+
+def of_model(result: dg.MaterializeResult[None], lake: Lake, recipe: Recipe) -> dg.MaterializeResult[None]:
+    """Links of a model to its dataset, evaluation, cards and trace, added to what the job reported."""
+    rows = {
+        row["name"]: row
+        for row in lake.read("models", columns=["name", "path", "recorded_at"]).sort_by("recorded_at").to_pylist()
+    }
+    found: dict[str, Any] = {
+        "made from": dg.MetadataValue.asset(dg.AssetKey(["datasets", recipe.name])),
+        "evaluated in": dg.MetadataValue.asset(dg.AssetKey(["evaluations", recipe.name])),
+    }
+    for name in (name for name in model_names(recipe) if name in rows):
+        found[f"card of {name}"] = dg.MetadataValue.path(str(Path(rows[name]["path"]) / "README.md"))
+        found[f"trace of {name}"] = drawn(picture(trace(lake, name)), f"what {name} was made from")
+    return result._replace(metadata={**(result.metadata or {}), **found})
+
+
+def of_evaluation(result: dg.MaterializeResult[None], lake: Lake, recipe: Recipe) -> dg.MaterializeResult[None]:
+    """Resolve rates of the suite with their intervals, and how this recipe's attempts ended."""
+    suite = recipe.evaluation.suite
+    everyone = asked(lake, _RATES, [suite])
+    points = {r["model_id"]: (r["rate"], r["low"], r["high"]) for r in everyone}
+    ends = {r["how"]: r["n"] for r in asked(lake, _ENDS, [suite, recipe.name])}
+    found: dict[str, Any] = {"model": dg.MetadataValue.asset(dg.AssetKey(["models", recipe.name]))}
+    if everyone:
+        found |= {"rates": table(everyone), "rates with 95% intervals": rates(points, f"resolved of {suite}")}
+        found["ends"] = bars(ends, "how attempts ended")
+    return result._replace(metadata={**(result.metadata or {}), **found})
+
+
+def of_verdicts(lake: Lake) -> dict[str, Any]:
+    """What the critics found: steps by category, and the whole answer as a table."""
+    found = [r for r in asked(lake, question("verdict_categories")) if r["steps"]]
+    by_category: dict[str, int] = {}
+    for row in found:
+        by_category[row["category"]] = by_category.get(row["category"], 0) + row["steps"]
+    shown = dict(sorted(by_category.items(), key=lambda item: -item[1])[:20])
+    return {"categories": table(found[:200]), "failures": bars(shown, "steps by category")} if found else {}
+
+
+def of_masks(lake: Lake, rule: str) -> dict[str, Any]:
+    """Why steps are out of the loss under a rule."""
+    found = {row["reason"]: row["n"] for row in asked(lake, _MASKED, [rule])}
+    return {"masked": bars(found, "steps out of the loss, by reason")} if found else {}
+
+
+def asked(lake: Lake, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """The rows of an answer."""
+    connection = connect(lake)
+    try:
+        return list(run(connection, sql, parameters).to_pylist())
+    finally:
+        connection.close()
+
+
+def table(rows: Sequence[dict[str, Any]]) -> dg.TableMetadataValue:
+    """Rows as a table of strings and numbers."""
+    kinds = {bool: "bool", int: "int", float: "float"}
+    first = {name: next((r[name] for r in rows if r[name] is not None), "") for name in rows[0]}
+    columns = [dg.TableColumn(name, kinds.get(type(value), "string")) for name, value in first.items()]
+    shown = [{k: v if v is None or type(v) in kinds else str(v) for k, v in row.items()} for row in rows]
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in shown], dg.TableSchema(columns))

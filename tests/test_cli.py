@@ -1,0 +1,72 @@
+"""What every command of the program keeps: help with an example, `--json`, exit statuses, completion in the shell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell.cli.reference import commands
+
+COMMANDS = commands()
+WITHOUT_JSON: dict[str, str] = {}
+"""Commands without --json, each with the reason; none now."""
+STEPWELL = [str(Path(sys.executable).with_name("stepwell"))]
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {**os.environ, **environment}
+    return subprocess.run([*STEPWELL, *words], env=settings, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_a_command_has_an_example_and_json(name: str, command: Any) -> None:
+    assert f"Example: `stepwell {name}" in command.help, "an example of this very command"
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert ("--json" in options) != (name in WITHOUT_JSON)
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{name}: {parameter.name} is not explained"
+
+
+def test_exit_statuses(tmp_path: Path) -> None:
+    lake = str(tmp_path / "lake")
+    done = run("status", "--lake", lake, "--json")
+    assert (done.returncode, done.stdout[0]) == (0, "{")
+    wrong = run("sql", "DELETE FROM events", "--lake", lake)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "allowed: one SELECT" in wrong.stderr
+    assert run("sql", "--nonsense").returncode == 2
+    broken = run("status", "--lake", "ftp://nowhere/lake")
+    assert broken.returncode == 1
+    assert "allowed: a folder or file, s3" in broken.stderr
+
+
+def test_an_interrupt_ends_with_130(tmp_path: Path) -> None:
+    endless = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE (a.range * b.range) % 7 = 3"
+    process = subprocess.Popen(
+        [*STEPWELL, "sql", endless, "--lake", str(tmp_path / "lake")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_commands_and_options(shell: str) -> None:
+    def complete(typed: str) -> str:
+        given = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1), "_TYPER_COMPLETE_ARGS": typed}
+        return run(
+            **{**given, "_STEPWELL_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+        ).stdout
+
+    script = run(_STEPWELL_COMPLETE=f"source_{shell}").stdout
+    assert "stepwell" in script
+    assert "trace" in complete("stepwell tr")
+    assert "--fallback" in complete("stepwell compare --fa")
