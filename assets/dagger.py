@@ -23,12 +23,12 @@ from stepwell import invariants
 from stepwell.contamination.gate import gate
 from stepwell.contamination.planned import planned
 from stepwell.dagger import Loop
-from stepwell.datasets.build import seal_of
 from stepwell.datasets.verify import verify
 from stepwell.drift import Share
 from stepwell.lake import Lake
 from stepwell.recipe import Recipe, load
 from stepwell.rendering import Renderer
+from stepwell.seals import seal_of
 
 KINDS = ("rollouts", "datasets", "models", "evaluations")
 MIXED: tuple[tuple[str, Callable[..., Iterable[str]]], ...] = (

@@ -19,7 +19,7 @@ from stepwell.batching import Crowd
 from stepwell.curation.masks import mask_new, rule_of
 from stepwell.curation.select import select
 from stepwell.data_settings import Source
-from stepwell.datasets.build import Built, build, seal_of
+from stepwell.datasets.build import Built, build
 from stepwell.drift import Drift, drift
 from stepwell.errors import RecipeError, UsageError
 from stepwell.evaluation.rows import Evaluated, evaluation_id, summarise
@@ -35,6 +35,7 @@ from stepwell.rollout.mixing import Mixing, Schedule
 from stepwell.rollout.playing import Setting
 from stepwell.rollout.record import run_again
 from stepwell.rollout.runs import SCAFFOLDS, Maker, name_of, repairs
+from stepwell.seals import seal_of
 from stepwell.settings import Dagger
 
 STAGES = ("collect", "label", "build", "train", "evaluate")

@@ -14,11 +14,12 @@ from jobs.make_base import start_from_scratch
 from jobs.report import Reporter
 from jobs.train_policy import train
 from stepwell.curation.masks import rule_of
-from stepwell.datasets.build import build, seal_of
+from stepwell.datasets.build import build
 from stepwell.lake import Lake
 from stepwell.recipe import Recipe, load
 from stepwell.rendering import Renderer
 from stepwell.rollout.runs import collect_pool
+from stepwell.seals import seal_of
 
 SMALL = """
 collect: {corpus: rollouts/small, seed: 3, policies: [{kind: noisy, n_tasks: 12, mistake_rate: 0.4, recover_rate: 0.5}]}

@@ -18,7 +18,7 @@ from stepwell.cli import build_app
 from stepwell.critics.run import judge_new
 from stepwell.curation.masks import mask_new, rule_of
 from stepwell.data_settings import Mask
-from stepwell.datasets.build import Built, build, content_hash, seal_of
+from stepwell.datasets.build import Built, build, content_hash
 from stepwell.datasets.verify import verify
 from stepwell.errors import RecipeError, UnknownName
 from stepwell.fold import refresh
@@ -27,6 +27,7 @@ from stepwell.lake import Lake, require_schema
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
+from stepwell.seals import seal_of
 from tests.lakes import build as build_lake
 from tests.lakes import good_repair, looping
 

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from schemas.choices import CHOICES
 from stepwell.critics.run import judge_new
 from stepwell.curation.masks import mask_new, rule_of
-from stepwell.datasets.build import Built, build, content_hash, seal_of
+from stepwell.datasets.build import Built, build, content_hash
 from stepwell.datasets.choices import frame, funnel
 from stepwell.errors import LakeError, RecipeError
 from stepwell.event import Event
@@ -26,6 +26,7 @@ from stepwell.lake import Lake, require_schema
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
+from stepwell.seals import seal_of
 from stepwell.shuffle import ids_of, whole
 from tests.lakes import good_repair, looping, wasteful
 

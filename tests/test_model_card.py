@@ -14,10 +14,10 @@ from jobs import registry
 from jobs.report import flat
 from jobs.train_policy import main, reported, train
 from jobs.training import card
-from stepwell.datasets.build import seal_of
 from stepwell.lineage import trace
 from stepwell.models import model_names
 from stepwell.recipe import load
+from stepwell.seals import seal_of
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,6 @@ from schemas.rejects import REJECTS
 from stepwell.chat import Completion
 from stepwell.cli import main
 from stepwell.critics.cache import Completions, place
-from stepwell.datasets.build import seal_of
 from stepwell.errors import LakeError, UnknownName
 from stepwell.event import Event
 from stepwell.fold import refresh
@@ -36,6 +35,7 @@ from stepwell.redaction.finding import matching, taken_down
 from stepwell.redaction.run import redact
 from stepwell.redaction.scan import scan
 from stepwell.redaction.target import Target
+from stepwell.seals import seal_of
 from tests.lakes import actions, build, good_repair, verdict
 
 VALUE = 'kQ7/"zP\\2m=Wx 9'

@@ -13,10 +13,10 @@ from dagster._core.loader import LoadingContextForTest
 from assets.branch import branches
 from assets.log_assets import log_assets
 from assets.resources import Experiments, Settings
-from stepwell.datasets.build import seal_of
 from stepwell.event import Event
 from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.seals import seal_of
 from tests.lakes import good_repair, looping
 
 BASE = Path(__file__).parents[1] / "jobs" / "base"

@@ -17,9 +17,9 @@ from small_training import Made, kept, small
 from jobs.training.checkpoints import require_room, scratch_of
 from jobs.training.data import sealed_for
 from jobs.training.setup import memory_advice
-from stepwell.datasets.build import seal_of
 from stepwell.errors import RecipeError, StepwellError
 from stepwell.recipe import Recipe
+from stepwell.seals import seal_of
 
 
 @pytest.fixture(scope="module")

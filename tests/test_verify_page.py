@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from schemas.tables import DATASET
 from stepwell.cli import loop
-from stepwell.datasets.build import build, seal_of
+from stepwell.datasets.build import build
 from stepwell.datasets.page import page
 from stepwell.datasets.verify import verify
 from stepwell.event import Event
@@ -26,6 +26,7 @@ from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe
 from stepwell.rendering import IGNORE, VERSION, Renderer
+from stepwell.seals import seal_of
 
 TOOLS = '[{"type": "function", "function": {"name": "view", "parameters": {"type": "object", "properties": {}}}}]'
 NAME = "datasets/all"

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stepwell.datasets.build import seal_of
 from stepwell.errors import RecipeError
 from stepwell.lake import Lake
 from stepwell.launching import PAIRS, REWARDS, job_of
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
+from stepwell.seals import seal_of
 
 IGNORED = -100
 _COLUMNS = ["row_id", "split", "input_ids", "labels", "n_tokens", "n_trained_tokens"]

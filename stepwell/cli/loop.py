@@ -22,7 +22,7 @@ from stepwell.cli.common import (
 from stepwell.critics.asked import asker_of
 from stepwell.curation.masks import mask_new, rule_of
 from stepwell.curation.select import Selection, select
-from stepwell.datasets.build import Built, build, seal_of
+from stepwell.datasets.build import Built, build
 from stepwell.datasets.page import page as token_page
 from stepwell.datasets.sealing import manifest
 from stepwell.datasets.verify import verify
@@ -31,6 +31,7 @@ from stepwell.fold import refresh
 from stepwell.launching import evaluation_of, job_of
 from stepwell.recipe import load
 from stepwell.rendering import Renderer
+from stepwell.seals import seal_of
 
 RecipeArgument = Annotated[str, typer.Argument(help="Recipe name, or a YAML file.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Model name, id or directory.")]

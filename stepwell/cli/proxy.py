@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output
+from stepwell.cli.listening import listening
 from stepwell.fold import refresh
-from stepwell.proxy.recorder import Recorder
+from stepwell.proxy.recorder import Counts, Recorder
 from stepwell.proxy.run import Settings, serve
 
 
@@ -60,43 +60,18 @@ def proxy_command(
     most = int(max_body * 1e6)
     settings = Settings(upstream, host, port, token, key_env, idle, every, batch, timeout, most, journal, keep_secrets)
     opened = open_lake(lake)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        shown = progress.add_task("starting", total=None)
-
-        def tell(text: str) -> None:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-        async def show(recorder: Recorder) -> None:
-            while True:
-                progress.update(shown, description=_line(recorder))
-                await asyncio.sleep(0.5)
-
-        async def main() -> Recorder:
-            keep: list[Recorder] = []
-            tasks: list[asyncio.Task[None]] = []
-
-            def ready(url: str, recorder: Recorder) -> None:
-                keep.append(recorder)
-                tasks.append(asyncio.create_task(show(recorder)))
-                tell(f"listening on {url}, passing on to {upstream}")
-
-            try:
-                await serve(opened, settings, ready, tell)
-            finally:
-                for task in tasks:
-                    task.cancel()
-            return keep[0]
-
-        recorder = asyncio.run(main())
+    counts = listening(partial(serve, opened, settings), _shown, f", passing on to {upstream}")
     refresh(opened)
     if json:
-        emit(recorder.counts.__dict__)
+        emit(vars(counts))
     else:
-        output.print(_line(recorder), markup=False, highlight=False)
+        output.print(_line(counts), markup=False, highlight=False)
 
 
-def _line(recorder: Recorder) -> str:
-    c = recorder.counts
+def _shown(recorder: Recorder) -> str:
+    return _line(recorder.counts)
+
+
+def _line(c: Counts) -> str:
     told = f"{c.calls} calls, {c.tokens_in} tokens in, {c.tokens_out} out, {c.trajectories} trajectories"
     return f"{told} ({c.ended} ended), {c.failed} failed calls, {c.rejected} rejected, {c.events} events in the lake"

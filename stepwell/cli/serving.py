@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output
+from stepwell.cli.listening import listening
 from stepwell.fold import refresh
 from stepwell.live.keeping import Counts, Keeper
 from stepwell.live.serving import Settings, serve
@@ -55,37 +55,16 @@ def serve_command(
         host, port, token_env, idle, every, batch, max_queue, int(max_body * 1e6), corpus, journal, keep_secrets
     )
     opened = open_lake(lake)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        shown = progress.add_task("starting", total=None)
-
-        def tell(text: str) -> None:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-        async def show(keeper: Keeper) -> None:
-            while True:
-                progress.update(shown, description=f"{_line(keeper.counts)}, {keeper.n_waiting} wait")
-                await asyncio.sleep(0.5)
-
-        async def main() -> Counts:
-            tasks: list[asyncio.Task[None]] = []
-
-            def ready(url: str, keeper: Keeper) -> None:
-                tasks.append(asyncio.create_task(show(keeper)))
-                tell(f"listening on {url}")
-
-            try:
-                return await serve(opened, settings, ready, tell)
-            finally:
-                for task in tasks:
-                    task.cancel()
-
-        counts = asyncio.run(main())
+    counts = listening(partial(serve, opened, settings), _shown)
     refresh(opened)
     if json:
         emit(vars(counts))
     else:
         output.print(_line(counts), markup=False, highlight=False)
+
+
+def _shown(keeper: Keeper) -> str:
+    return f"{_line(keeper.counts)}, {keeper.n_waiting} wait"
 
 
 def _line(c: Counts) -> str:

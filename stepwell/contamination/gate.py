@@ -22,6 +22,7 @@ from stepwell.contamination.tasks import Task
 from stepwell.errors import LakeError, UnknownName
 from stepwell.lake import Lake
 from stepwell.recipe import Contamination
+from stepwell.seals import seal_of
 
 LOOKED_AT = "looked_at"
 _ROWS = ["row_id", "trajectory_id", "task_id", "messages"]
@@ -114,7 +115,10 @@ def gate(
         raise LakeError(
             f"no dataset {dataset!r} in {lake.uri}; there are: {', '.join(lake.dataset_names()) or 'none'}. Build it first."
         )
-    seal = _seal(lake, dataset, handle.version())
+    sealed = seal_of(lake, dataset, handle.version())
+    if sealed is None:
+        raise LakeError(f"{dataset!r} at version {handle.version()} is not sealed; build it again.")
+    seal = sealed[1]
     known = Suites([*suites(lake, settings.against), *planned], settings)
     flags, n_rows, bare = [], 0, 0
     for row_id, hits, placed in _of_rows(lake, dataset, handle.version(), int(seal["events_version"]), known):
@@ -127,18 +131,6 @@ def gate(
     if store:
         _store(lake, report)
     return report
-
-
-def _seal(lake: Lake, dataset: str, version: int) -> dict[str, Any]:
-    """What the last commit that sealed the rows of this version says; a compaction since changes no row."""
-    handle = lake.table(dataset)
-    commits: list[dict[str, Any]] = [] if handle is None else handle.history()
-    seal = next(
-        (c for c in commits if c["version"] <= version and {"dataset_hash", "events_version"} <= c.keys()), None
-    )
-    if seal is None:
-        raise LakeError(f"{dataset!r} at version {version} is not sealed; build it again.")
-    return seal
 
 
 def _of_rows(

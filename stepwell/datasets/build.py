@@ -27,7 +27,6 @@ from stepwell.datasets.methods import ASKS, CRITICS, PER_TURN
 from stepwell.datasets.rows import chosen_of, offering, row_of
 from stepwell.datasets.sealing import Built as Built
 from stepwell.datasets.sealing import Change, seal
-from stepwell.datasets.sealing import seal_of as seal_of
 from stepwell.errors import RecipeError, RenderError
 from stepwell.fold import fold_trajectories
 from stepwell.ids import digest

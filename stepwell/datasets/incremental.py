@@ -18,12 +18,13 @@ import polars as pl
 from schemas.choices import CHOICES
 from stepwell.code import source_hash
 from stepwell.datasets.choices import dataset_hash, frame
-from stepwell.datasets.sealing import choices_table, seal_of
+from stepwell.datasets.sealing import choices_table
 from stepwell.ids import canonical, digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
+from stepwell.seals import seal_of
 from stepwell.shuffle import ids_of
 
 SOURCES = ("schemas/*.py", "stepwell/*.py", *(f"stepwell/{room}/**/*" for room in ("critics", "datasets", "rendering")))

@@ -1,6 +1,7 @@
 """The seal of a dataset: what it was made from and what it holds, in the commit that made its rows visible.
 
-Belongs here: writing rows, choices and seal, and reading seals. Does not belong here: what the rows are (`build`).
+Belongs here: writing rows, choices and seal. Does not belong here: what the rows are (`build`), and reading seals
+(`stepwell.seals`).
 
 Two tables are written, one after the other: the choices, then the rows with a seal that names the version of the choices.
 A process that dies in between leaves choices that no seal names, and the dataset as it was.
@@ -22,10 +23,10 @@ from stepwell.ids import canonical
 from stepwell.lake import Lake
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
+from stepwell.seals import seal_of
 
 _SAME = ("dataset_hash", "data_hash", "derivation", "events_version")
 _PARTS = {"source": "source", "curate": "curate", "mask": "mask", "settings": "dataset", "dagger": "dagger"}
-_OF_DELTA = ("operation", "engineInfo", "clientVersion")
 _COUNTS = {
     "rows": "n_rows", "steps": "n_row_steps", "tokens": "n_row_tokens", "trained_tokens": "n_trained_tokens",
     "masked_steps": "n_masked_steps", "masked_tokens": "n_masked_tokens",
@@ -122,23 +123,6 @@ def _write(lake: Lake, table: str, change: Change, metadata: dict[str, str], sam
         return lake.replace(table, rows, metadata, gone=[], expected=change.expected)
     gone = sorted({*change.gone, *change.ids}) if change.gone else change.gone
     return lake.replace(table, change.rows, metadata, gone=gone, expected=change.expected)
-
-
-def seal_of(lake: Lake, table: str, version: int | None = None) -> tuple[int, dict[str, str]] | None:
-    """(version, seal) of a dataset table at a version (default: its current one); None when nothing was sealed by then.
-
-    The seal is that of the last commit that recorded one: maintenance rewrites files and changes no row.
-    """
-    handle = lake.table(table)
-    if handle is None:
-        return None
-    wanted = handle.version() if version is None else version
-    # A handle opened at an older version numbers its history wrongly, so the current one is asked.
-    commits = (c for c in handle.history() if c["version"] <= wanted and "dataset_hash" in c)
-    found = max(commits, key=lambda c: int(c["version"]), default=None)
-    if found is None:
-        return None
-    return wanted, {k: v for k, v in found.items() if isinstance(v, str) and k not in _OF_DELTA}
 
 
 def manifest(seal: dict[str, str]) -> dict[str, Any]:

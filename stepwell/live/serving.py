@@ -5,16 +5,15 @@ Does not belong here: options and what is shown (`stepwell.cli.serving`).
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepwell.errors import LakeError, UsageError
+from stepwell.errors import UsageError
 from stepwell.journal import Journal
 from stepwell.lake import Lake
-from stepwell.listening import loopback, stopping, url_of
+from stepwell.listening import journal_folder, loopback, until_stopped
 from stepwell.live.keeping import Counts, Keeper
 from stepwell.live.server import Server
 from stepwell.secrets.redact import redactor_of
@@ -49,11 +48,7 @@ class Settings:
 
     def folder(self, lake: Lake) -> Path:
         """Where the journal is kept: in the lake's folder unless said otherwise."""
-        if self.journal is None and not lake.local:
-            raise UsageError(
-                f"the journal needs a folder on this machine and the lake is {lake.uri!r}; give --journal."
-            )
-        return self.journal or Path(lake.uri) / ".serve"
+        return journal_folder(self.journal, lake, ".serve")
 
 
 async def serve(
@@ -67,38 +62,15 @@ async def serve(
     `ready` is told the address once it listens; `tell` what goes wrong. Raises UsageError when the address or the journal
     is taken and LakeError when nothing can be kept any more; what was acknowledged is in the journal then.
     """
-    stopped, broken = asyncio.Event(), list[BaseException]()
-
-    def fatal(error: BaseException) -> None:
-        broken.append(error)
-        stopped.set()
-
     keeper = Keeper(
         lake, Journal(settings.folder(lake)), idle=settings.idle, every=settings.every, batch=settings.batch,
         most_events=settings.max_queue, corpus=settings.corpus, tell=tell,
         redactor=None if settings.keep_secrets else redactor_of(lake),
     )  # fmt: skip
-    server = Server(keeper, token=settings.token, most=settings.most_bytes, fatal=fatal)
-    with stopping(stopped.set):
-        try:
-            if found := await keeper.start():
-                tell(f"{found} requests of the journal taken up")
-            try:
-                port = await server.start(settings.host, settings.port)
-            except OSError as error:
-                raise UsageError(
-                    f"cannot listen on {settings.host}:{settings.port}: {error}; name another --port."
-                ) from error
-            ready(url_of(settings.host, port), keeper)
-            await stopped.wait()
-        finally:
-            await server.close()
-            try:
-                await keeper.stop()
-            except OSError as error:
-                broken.append(error)
-    if broken:
-        raise LakeError(
-            f"events can no longer be kept ({broken[0]}); what was acknowledged is in the journal. Make room, start again."
-        )
+
+    def server(fatal: Callable[[BaseException], None]) -> Server:
+        return Server(keeper, token=settings.token, most=settings.most_bytes, fatal=fatal)
+
+    address = (settings.host, settings.port)
+    await until_stopped(keeper, server, address, lambda url: ready(url, keeper), tell, "requests")
     return keeper.counts

@@ -5,17 +5,16 @@ Does not belong here: options and what is shown (`stepwell.cli.proxy`).
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from stepwell.errors import LakeError, UsageError
+from stepwell.errors import UsageError
 from stepwell.journal import Journal
 from stepwell.lake import Lake
-from stepwell.listening import loopback, stopping, url_of
+from stepwell.listening import journal_folder, loopback, until_stopped
 from stepwell.proxy.recorder import Counts, Recorder
 from stepwell.proxy.server import Proxy
 from stepwell.secrets.redact import redactor_of
@@ -49,11 +48,7 @@ class Settings:
 
     def folder(self, lake: Lake) -> Path:
         """Where the journal is kept: in the lake's folder unless said otherwise."""
-        if self.journal is None and not lake.local:
-            raise UsageError(
-                f"the journal needs a folder on this machine and the lake is {lake.uri!r}; give --journal."
-            )
-        return self.journal or Path(lake.uri) / ".proxy"
+        return journal_folder(self.journal, lake, ".proxy")
 
 
 async def serve(
@@ -67,41 +62,18 @@ async def serve(
     `ready` is told the address once it listens; `tell` what goes wrong. Raises UsageError when the address or the journal
     is taken and LakeError when nothing can be kept any more; what was acknowledged is in the journal then.
     """
-    stopped, broken = asyncio.Event(), list[BaseException]()
-
-    def fatal(error: BaseException) -> None:
-        broken.append(error)
-        stopped.set()
-
     recorder = Recorder(
         lake, Journal(settings.folder(lake)), idle=settings.idle, every=settings.every, batch=settings.batch, tell=tell,
         redactor=None if settings.keep_secrets else redactor_of(lake),
     )  # fmt: skip
     key = os.environ.get(settings.key_env) if settings.key_env else None
-    proxy = Proxy(
-        settings.upstream, recorder, key=key, token=settings.token, timeout=settings.timeout, most=settings.most_bytes,
-        fatal=fatal,
-    )  # fmt: skip
-    with stopping(stopped.set):
-        try:
-            if found := await recorder.start():
-                tell(f"{found} records of the journal taken up")
-            try:
-                port = await proxy.start(settings.host, settings.port)
-            except OSError as error:
-                raise UsageError(
-                    f"cannot listen on {settings.host}:{settings.port}: {error}; name another --port."
-                ) from error
-            ready(url_of(settings.host, port), recorder)
-            await stopped.wait()
-        finally:
-            await proxy.close()
-            try:
-                await recorder.stop()
-            except OSError as error:
-                broken.append(error)
-    if broken:
-        raise LakeError(
-            f"calls can no longer be kept ({broken[0]}); what was acknowledged is in the journal. Make room, start again."
-        )
+
+    def proxy(fatal: Callable[[BaseException], None]) -> Proxy:
+        return Proxy(
+            settings.upstream, recorder, key=key, token=settings.token, timeout=settings.timeout, most=settings.most_bytes,
+            fatal=fatal,
+        )  # fmt: skip
+
+    address = (settings.host, settings.port)
+    await until_stopped(recorder, proxy, address, lambda url: ready(url, recorder), tell, "calls")
     return recorder.counts

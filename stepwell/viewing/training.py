@@ -17,6 +17,7 @@ from stepwell.errors import RenderError, StepwellError
 from stepwell.lake import Lake
 from stepwell.rendering import IGNORE, Renderer
 from stepwell.rendering.pieces import pieces
+from stepwell.seals import seal_of
 
 _COLUMNS = (
     "row_id", "method", "split", "messages", "steps", "weights", "event_ids", "input_ids", "labels", "n_tokens",
@@ -45,7 +46,9 @@ def trained(lake: Lake, trajectory: str, tokens: bool = True) -> list[dict[str, 
         renderer: Renderer | str = "tokens were not asked for"
         if tokens:
             many = sum(row["n_tokens"] for row in rows) > MOST_TOKENS
-            renderer = f"rows have more than {MOST_TOKENS:,} tokens" if many else _renderer(handle.history())
+            renderer = (
+                f"rows have more than {MOST_TOKENS:,} tokens" if many else _renderer(lake, name, handle.version())
+            )
         entry = {
             "name": name, "version": handle.version(), "note": renderer if isinstance(renderer, str) else None,
             "models": sorted({m["name"] for m in models if m["dataset"] == name}),
@@ -54,9 +57,10 @@ def trained(lake: Lake, trajectory: str, tokens: bool = True) -> list[dict[str, 
     return found
 
 
-def _renderer(history: list[dict[str, Any]]) -> Renderer | str:
+def _renderer(lake: Lake, table: str, version: int) -> Renderer | str:
     """The renderer a dataset was made with, or why there is none."""
-    sealed: Mapping[str, Any] = next((c for c in history if "dataset_hash" in c and "base_model" in c), {})
+    found = seal_of(lake, table, version)
+    sealed = found[1] if found else {}
     base = sealed.get("base_model")
     if not base or not Path(base).is_dir():
         return f"the tokenizer's directory ({base or 'not recorded'}) is not here"
