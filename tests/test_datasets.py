@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from jobs.tokenizer import train_tokenizer
 from schemas.tables import DATASET
 from stepwell.cli import build_app
+from stepwell.cli.common import output
 from stepwell.critics.run import judge_new
 from stepwell.curation.masks import mask_new, rule_of
 from stepwell.data_settings import Mask
@@ -157,7 +158,11 @@ def test_what_curation_chose_is_counted_and_decides_the_split(lake: Lake, render
     assert names[0] not in rows.column("trajectory_id").to_pylist()
 
 
-def test_the_list_of_datasets_shows_their_seals(lake: Lake, renderer: Renderer) -> None:
+def test_the_list_of_datasets_shows_their_seals(
+    lake: Lake, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_width", 200)
+    monkeypatch.setattr(output, "_height", 50)
     build_lake(lake)
     built = made(lake, renderer, recipe("rft"))
     said = CliRunner().invoke(build_app(), ["datasets", "--lake", lake.uri, "--json"])
@@ -167,7 +172,4 @@ def test_the_list_of_datasets_shows_their_seals(lake: Lake, renderer: Renderer) 
     assert told["counts"]["rows"] == built.n_rows
     assert told["funnel"] == built.funnel
     assert told["code_version"].startswith("0.")
-    assert (
-        built.hash[:8]
-        in CliRunner().invoke(build_app(), ["datasets", "--lake", lake.uri], env={"COLUMNS": "200"}).stdout
-    )
+    assert built.hash[:8] in CliRunner().invoke(build_app(), ["datasets", "--lake", lake.uri]).stdout
