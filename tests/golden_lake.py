@@ -3,8 +3,8 @@
     python -m tests.golden_lake      (records it anew; then `make golden`, and review what changed)
 
 What was recorded is `tests/golden/recorded/TABLE.parquet`, so that times, costs and ids are the same everywhere; verdicts,
-masks and the folds are derived from it when it is opened. Pool rollouts, two DAgger iterations, steered arms and revision loops are
-in it, a few imported files, and files that were rejected.
+masks and the folds are derived from it when it is opened. Pool rollouts, two DAgger iterations, steered arms and revision
+loops are in it, a few imported files, and files that were rejected.
 """
 
 from __future__ import annotations
