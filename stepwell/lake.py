@@ -39,6 +39,7 @@ _PROPERTIES = {
     "delta.logRetentionDuration": "interval 3650 days",
     "delta.checkpointInterval": "10",
 }
+_DYING = 3.0  # seconds: what a killed process had started holds its locks a moment longer
 _WRITER = WriterProperties(compression="ZSTD")
 _GROUPED = WriterProperties(compression="ZSTD", max_row_group_size=2048)
 _FILE = 32 << 20
@@ -97,7 +98,7 @@ class Lake:
             return
         os.makedirs(self.uri, exist_ok=True)
         try:
-            with FileLock(f"{self.uri}/.{name.replace('/', '-')}.lock", timeout=0):
+            with FileLock(f"{self.uri}/.{name.replace('/', '-')}.lock", timeout=_DYING):
                 yield
         except Timeout as error:
             raise LakeError(f"another process is {what} in {self.uri}; wait for it, or stop it.") from error
