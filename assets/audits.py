@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.plots import matrix, over_members, reliability
 from assets.resources import Experiments, Settings
-from stepwell.critics.audit import CLASSES, kind_of, markdown
+from stepwell.critics.audit import CLASSES, kind_of
 from stepwell.critics.examine import Examined, examine
 from stepwell.critics.rules import POLICY
 from stepwell.errors import UsageError
@@ -32,7 +32,7 @@ def _shown(found: Examined) -> dict[str, dg.MetadataValue]:
     shown: dict[str, dg.MetadataValue] = {
         "figures are": dg.MetadataValue.text(kind_of(result)),
         "dagster/row_count": dg.MetadataValue.int(result.n_steps),
-        "tables": dg.MetadataValue.md("\n\n".join(map(markdown, found.sheets()))),
+        "tables": dg.MetadataValue.md("\n\n".join(sheet.markdown() for sheet in found.sheets())),
     }
     if result.n_trajectories:
         shown["confusion"] = matrix(result.confusion, CLASSES, f"{result.truth} (rows) by {result.critic}")

@@ -15,6 +15,7 @@ from stepwell.errors import UsageError
 from stepwell.lake import Lake
 from stepwell.likeness import likeness, seen, shift
 from stepwell.recipe import Recipe
+from stepwell.sheets import Sheet
 
 _LEAST, _MOST = 10, 8
 """Trajectories an agent must have to be compared, and how many agents are: those with the most."""
@@ -40,7 +41,7 @@ def agents(settings: Settings) -> dg.MaterializeResult[None]:
         metadata={
             "dagster/row_count": len(rows),
             "agents": {name: len(side) for name, side in sides.items()},
-            "distances": dg.MetadataValue.md(_markdown(columns, rows)),
+            "distances": dg.MetadataValue.md(Sheet("how far agents are apart", tuple(columns), rows).markdown()),
             "actions": shades(cells, names, "Jensen-Shannon divergence of pairs of actions"),
         }
     )
@@ -124,8 +125,3 @@ def _evaluated(lake: Lake, recipe: Recipe, model_id: str) -> list[str]:
     rows = pl.DataFrame(lake.read("evaluations", columns=["trajectory_id", "model_id", "suite"]))
     mine = (pl.col("model_id") == model_id) & (pl.col("suite") == recipe.evaluation.suite)
     return rows.filter(mine)["trajectory_id"].sort().to_list()
-
-
-def _markdown(columns: list[str], rows: list[list[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

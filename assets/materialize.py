@@ -20,7 +20,6 @@ from rich.table import Table
 
 from assets.definitions import build_defs
 from assets.resources import Experiments, Settings
-from stepwell.critics.audit.tables import terminal
 from stepwell.critics.examine import examine
 from stepwell.critics.rules import POLICY
 from stepwell.errors import UsageError
@@ -136,7 +135,7 @@ def closing_table() -> Table:
 def audit_table() -> Table | str:
     """How the step rules agree with the ground truth of the corpora, or why that cannot be said."""
     try:
-        return terminal(examine(Settings().lake(), POLICY).sheets()[0])
+        return examine(Settings().lake(), POLICY).sheets()[0].terminal()
     except UsageError as nothing:
         return str(nothing)
 

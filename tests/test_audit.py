@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from schemas.models import MODELS
 from stepwell.cli import audit as command
-from stepwell.critics.audit import CLASSES, Training, audit, markdown, render, sheets, training_of
+from stepwell.critics.audit import CLASSES, Training, audit, render, sheets, training_of
 from stepwell.critics.run import judge_new
 from stepwell.errors import UsageError
 from stepwell.event import Event, to_table
@@ -336,7 +336,7 @@ def test_the_tables_show_n_interval_seed_and_escape_what_comes_from_outside() ->
         console.print(shown)
     for text in ("n = 8 steps of 2 trajectories", "seed 7", hostile, "is unknown"):
         assert text in out.getvalue()
-    text = markdown(sheets(result)[0])
+    text = sheets(result)[0].markdown()
     assert "[red]x\\|y&lt;/table>" in text
     assert len({line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}) == 1
 

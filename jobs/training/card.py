@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from stepwell.sheets import cell
+
 CARD, README, CURVES = "card.json", "README.md", "curves.png"
 WINDOW = 10
 """Optimiser steps in one point of the training curve."""
@@ -165,14 +167,10 @@ def render(card: dict[str, Any]) -> str:
 
 
 def _table(facts: dict[str, Any]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {_cell(k)} | {_cell(v)} |" for k, v in facts.items())])
+    return "\n".join(["| | |", "|---|---|", *(f"| {cell(k)} | {cell(str(v))} |" for k, v in facts.items())])
 
 
 def _funnel(lines: Sequence[dict[str, Any]]) -> str:
     columns = ("trajectories", "steps", "tokens")
-    rows = [" | ".join([_cell(line["line"]), *(str(line.get(c, 0)) for c in columns)]) for line in lines]
+    rows = [" | ".join([cell(line["line"]), *(str(line.get(c, 0)) for c in columns)]) for line in lines]
     return "\n".join(["| | trajectories | steps | tokens |", "|---|---|---|---|", *(f"| {row} |" for row in rows)])
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -7,7 +7,6 @@ import io
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from stepwell.cli.common import console, emit, output
 from stepwell.errors import UsageError
+from stepwell.sheets import cell
 
 _SHOWN = 200
 
@@ -79,12 +79,8 @@ def _text(answer: pa.Table, shape: Format) -> str:
         writer.writerows(rows)
         return out.getvalue()
     for line in (answer.column_names, ["---"] * answer.num_columns, *rows):
-        out.write(f"| {' | '.join(_cell(value) for value in line)} |\n")
+        out.write(f"| {' | '.join('' if value is None else cell(str(value)) for value in line)} |\n")
     return out.getvalue()
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
 def _table(answer: pa.Table) -> Table:

@@ -10,10 +10,11 @@ import typer
 
 from schemas.kinds import LABELS
 from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output
-from stepwell.critics.audit import TRUTH, Audit, Sheet, step_labels, terminal
+from stepwell.critics.audit import TRUTH, Audit, step_labels
 from stepwell.critics.ensemble import Ensemble, judge_new
 from stepwell.critics.examine import examine
 from stepwell.evaluation.sensitivity import Sensitivity, leaked_share, sensitivity
+from stepwell.sheets import Sheet
 
 HARMFUL = LABELS.index("mistake")
 
@@ -65,7 +66,7 @@ def audit_command(
         emit(document)
     else:
         for sheet in shown:
-            output.print(terminal(sheet))
+            output.print(sheet.terminal())
 
 
 def vote_command(

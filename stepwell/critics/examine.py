@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stepwell.critics.audit import COLUMNS, KINDS, TRUTH, Audit, Sheet, audit, curve_sheet, leakage_sheet, sheets
+from stepwell.critics.audit import COLUMNS, KINDS, TRUTH, Audit, audit, curve_sheet, leakage_sheet, sheets
 from stepwell.critics.audit import leakage as leaking
 from stepwell.critics.audit.leakage import Leakage
 from stepwell.critics.audit.members import Point
@@ -19,6 +19,7 @@ from stepwell.critics.audit.training import training_of
 from stepwell.critics.ensemble import curves
 from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.sheets import Sheet
 
 
 @dataclass(frozen=True)

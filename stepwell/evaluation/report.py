@@ -19,7 +19,8 @@ from stepwell.errors import UsageError
 from stepwell.evaluation import charts
 from stepwell.evaluation.claims import percent
 from stepwell.evaluation.compare import Comparison
-from stepwell.evaluation.tables import Sheet, gap, share, sheets
+from stepwell.evaluation.tables import gap, share, sheets
+from stepwell.sheets import Sheet, cell
 
 KINDS = (".md", ".html", ".json")
 _STYLE = """
@@ -87,24 +88,13 @@ def _ends(f: Figure, scale: float) -> tuple[float, float, float]:
 
 def markdown(c: Comparison) -> str:
     """The report as markdown, plots as data URIs."""
-    lines = [f"# {_cell(_title(c))}", "", _cell(_facts(c)), ""]
+    lines = [f"# {cell(_title(c))}", "", cell(_facts(c)), ""]
     for p in c.pairs:
-        lines += [f"> {_cell(p.sentence)}", ""]
-    lines += [*(f"- {_cell(n)}" for n in c.notes), ""]
+        lines += [f"> {cell(p.sentence)}", ""]
+    lines += [*(f"- {cell(n)}" for n in c.notes), ""]
     for title, svg in plots(c):
         lines += [f"![{title}]({picture(svg)})", ""]
-    for s in sheets(c):
-        rule = "|".join(["---", *["---:"] * (len(s.headings) - 1)])
-        rows = ["| " + " | ".join(map(_cell, row)) + " |" for row in (s.headings, *s.rows)]
-        lines += [
-            f"## {_cell(s.title)}",
-            "",
-            rows[0],
-            f"|{rule}|",
-            *rows[1:],
-            "",
-            *([_cell(s.note), ""] if s.note else []),
-        ]
+    lines += [sheet.markdown("## {}") + "\n" for sheet in sheets(c)]
     return "\n".join(lines)
 
 
@@ -157,7 +147,3 @@ def _facts(c: Comparison) -> str:
     masked = [f"{a.name} {percent(a.masked_share)}" for a in c.arms if a.masked_share is not None]
     steps = f"; steps masked in training: {', '.join(masked)}" if masked else ""
     return f"{c.n_tasks} tasks, the same for every arm (set {c.task_set[:12]}); price policy: {policy}{steps}"
-
-
-def _cell(text: str) -> str:
-    return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")

@@ -7,34 +7,12 @@ pages and plots (`report`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-from rich.markup import escape
-from rich.table import Table
 
 from stepwell.bootstrap import Figure
 from stepwell.evaluation.claims import Pair, percent, points
 from stepwell.evaluation.compare import ArmReport, Comparison
 from stepwell.evaluation.modes import Group
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table: title, headings (the first column is words, the rest numbers), rows, and a note below."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    note: str = ""
-
-    def terminal(self) -> Table:
-        """For a terminal; names come from outside, so all is escaped."""
-        table = Table(title=escape(self.title), title_justify="left", caption=escape(self.note), caption_justify="left")
-        for i, heading in enumerate(self.headings):
-            table.add_column(escape(heading), justify="right" if i else "left")
-        for row in self.rows:
-            table.add_row(*map(escape, row))
-        return table
+from stepwell.sheets import Sheet
 
 
 def summary(c: Comparison) -> list[Sheet]:

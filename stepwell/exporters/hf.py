@@ -20,6 +20,7 @@ from schemas.tables import DATASET
 from stepwell.errors import UsageError
 from stepwell.exporters.base import Make, Obj, Options
 from stepwell.ids import digest
+from stepwell.sheets import cell
 
 _ROWS = 200
 _SEAL = ("recipe", "recipe_hash", "dataset_hash", "events_version", "base_model")
@@ -114,8 +115,8 @@ def card(about: Obj, counted: dict[str, Counter[str]], corpora: Counter[str]) ->
         "| made from | |",
         "|---|---|",
         f"| dataset version | {about.get('version')} |",
-        *(f"| {name.replace('_', ' ')} | {_cell(seal[name])} |" for name in _SEAL if name in seal),
-        f"| rows left out of this export | {_cell(about.get('left_out') or 'none')} |",
+        *(f"| {name.replace('_', ' ')} | {cell(str(seal[name]))} |" for name in _SEAL if name in seal),
+        f"| rows left out of this export | {cell(str(about.get('left_out') or 'none'))} |",
         "",
         "| split | rows | steps | masked steps | tokens | trained tokens |",
         "|---|---|---|---|---|---|",
@@ -123,18 +124,13 @@ def card(about: Obj, counted: dict[str, Counter[str]], corpora: Counter[str]) ->
     names = ("rows", "n_steps", "n_masked_steps", "n_tokens", "n_trained_tokens")
     lines += [f"| {s} | " + " | ".join(f"{c[n]:,}" for n in names) + " |" for s, c in sorted(counted.items())]
     lines += ["", "| corpus | rows |", "|---|---|"]
-    lines += [f"| {_cell(corpus)} | {n:,} |" for corpus, n in sorted(corpora.items())]
+    lines += [f"| {cell(corpus)} | {n:,} |" for corpus, n in sorted(corpora.items())]
     funnel = orjson.loads(seal["funnel"]) if "funnel" in seal else []
     lines += ["", "| funnel | trajectories | steps | tokens |", "|---|---|---|---|"] if funnel else []
     for line in funnel:
         counts = " | ".join(f"{line.get(n, 0):,}" for n in ("trajectories", "steps", "tokens"))
-        lines.append(f"| {_cell(line['line'])} | {counts} |")
+        lines.append(f"| {cell(line['line'])} | {counts} |")
     return "\n".join(lines) + "\n"
-
-
-def _cell(value: Any) -> str:
-    """Text as a cell of a table shows it."""
-    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
 EXPORTER = HuggingFace()

@@ -7,10 +7,10 @@ interval, and what the figures may be called. Does not belong here: making verdi
 
 from stepwell.critics.audit.ratings import CLASSES, COLUMNS, KINDS, step_labels
 from stepwell.critics.audit.report import TRUTH, Audit, audit
-from stepwell.critics.audit.tables import Sheet, curve_sheet, kind_of, leakage_sheet, markdown, render, sheets, terminal
+from stepwell.critics.audit.tables import curve_sheet, kind_of, leakage_sheet, render, sheets
 from stepwell.critics.audit.training import Training, training_of
 
 __all__ = [
-    "CLASSES", "COLUMNS", "KINDS", "TRUTH", "Audit", "Sheet", "Training", "audit", "curve_sheet", "kind_of",
-    "leakage_sheet", "markdown", "render", "sheets", "step_labels", "terminal", "training_of",
+    "CLASSES", "COLUMNS", "KINDS", "TRUTH", "Audit", "Training", "audit", "curve_sheet", "kind_of", "leakage_sheet",
+    "render", "sheets", "step_labels", "training_of",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The audit for a terminal, and as markdown for the asset graph.
+"""The audit as tables.
 
 Belongs here: rows, headings, what a reader must be told. Does not belong here: any figure.
 """
@@ -6,9 +6,7 @@ Belongs here: rows, headings, what a reader must be told. Does not belong here: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from rich.markup import escape
 from rich.table import Table
 
 from stepwell.bootstrap import Figure
@@ -18,39 +16,12 @@ from stepwell.critics.audit.leakage import Leakage
 from stepwell.critics.audit.members import Point
 from stepwell.critics.audit.ratings import CLASSES, SEVERITIES
 from stepwell.critics.audit.report import Audit
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table: title, headings (the first column is words, the rest numbers), rows, and a note below."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
+from stepwell.sheets import Sheet
 
 
 def render(result: Audit) -> list[Table]:
     """The audit as tables for a terminal."""
-    return [terminal(sheet) for sheet in sheets(result)]
-
-
-def terminal(sheet: Sheet) -> Table:
-    """A sheet for a terminal; what it says is escaped, as names come from outside."""
-    title, note = escape(sheet.title), escape(sheet.note)
-    table = Table(title=title, title_justify="left", caption=note, caption_justify="left")
-    for i, heading in enumerate(sheet.headings):
-        table.add_column(escape(heading), justify="right" if i else "left")
-    for row in sheet.rows:
-        table.add_row(*map(escape, row))
-    return table
-
-
-def markdown(sheet: Sheet) -> str:
-    """A sheet as a markdown table; cells are escaped, as names come from outside."""
-    rule = "|".join(["---", *["---:"] * (len(sheet.headings) - 1)])
-    lines = [f"**{_cell(sheet.title)}**", "", _line(sheet.headings), f"|{rule}|", *map(_line, sheet.rows)]
-    return "\n".join([*lines, *(["", _cell(sheet.note)] if sheet.note else [])])
+    return [sheet.terminal() for sheet in sheets(result)]
 
 
 def sheets(result: Audit) -> list[Sheet]:
@@ -176,11 +147,3 @@ def _bins(title: str, bins: Sequence[Bin]) -> Sheet:
 
 def _show(figure: Figure) -> str:
     return "-" if figure.value is None else f"{figure.value:.3f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"|{'|'.join(map(_cell, cells))}|"
-
-
-def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
