@@ -77,12 +77,7 @@ def materialize(
     os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
     definitions = build_defs(Experiments.load(), loggers={"console": lines})
     graph = definitions.resolve_asset_graph()
-    whole = [
-        key
-        for key in graph.get_all_asset_keys()
-        if graph.get(key).partitions_def is None and _wanted(graph.get(key).group_name or "", recipes)
-    ]
-    chosen = (dg.AssetSelection.from_string(select) if select else dg.AssetSelection.assets(*whole)).resolve(graph)
+    chosen = dg.AssetSelection.from_string(select).resolve(graph) if select else whole(graph, recipes)
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         run_config={"loggers": {"console": {}}},
         instance=dg.DagsterInstance.get(),
@@ -96,8 +91,17 @@ def materialize(
     return bool(result.success) and not failed
 
 
-def _wanted(group: str, recipes: Collection[str] | None) -> bool:
-    return recipes is None or not group.startswith("recipe_") or group.removeprefix("recipe_") in recipes
+def whole(graph: dg.AssetGraph, recipes: Collection[str] | None = None) -> set[dg.AssetKey]:
+    """The assets without partitions; where recipes are named, without the branches of others.
+
+    Raises UsageError for a name that is no recipe's.
+    """
+    known = set(Experiments.load().recipes)
+    if unknown := sorted(set(recipes or ()) - known):
+        raise UsageError(f"recipes {', '.join(unknown)}; there are: {', '.join(sorted(known))}. Name some of those.")
+    others = known - set(recipes) if recipes else set()
+    keys = graph.get_all_asset_keys()
+    return {key for key in keys if graph.get(key).partitions_def is None and key.path[-1] not in others}
 
 
 def _failed_check(event: dg.DagsterEvent) -> bool:

@@ -8,10 +8,11 @@ import dagster as dg
 import pytest
 
 from assets.definitions import build_defs
-from assets.materialize import closing_table
+from assets.materialize import closing_table, whole
 from assets.resources import Experiments, Settings
 from jobs.make_base import make
 from jobs.report import Reporter
+from stepwell.errors import UsageError
 from stepwell.lake import Lake
 from stepwell.lineage import trace
 from stepwell.recipe import load
@@ -58,6 +59,19 @@ def test_the_keys_of_the_graph() -> None:
         for name in ("dagger", "oec")
     }
     assert keys(Experiments.load()) == shared | branch | iterated
+
+
+def test_a_demo_materialises_the_branches_it_names_and_no_other() -> None:
+    graph = build_defs(Experiments.load()).resolve_asset_graph()
+    chosen = {key.to_user_string() for key in whole(graph, ["all", "srft"])}
+    kinds = ("masks", "datasets", "models", "evaluations", "overlaps")
+    assert {k for k in chosen if k.split("/")[0] in kinds} == {
+        "evaluations/base", *(f"{kind}/{name}" for kind in kinds for name in ("all", "srft"))
+    }  # fmt: skip
+    assert {"rollouts/pool", "events", "verdicts", "comparisons"} <= chosen
+    assert not any(graph.get(key).partitions_def for key in whole(graph))
+    with pytest.raises(UsageError, match="nosuch; there are: all, critic_dpo"):
+        whole(graph, ["nosuch"])
 
 
 def test_a_yaml_file_adds_a_branch(tmp_path: Path) -> None:
