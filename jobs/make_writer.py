@@ -28,7 +28,7 @@ from stepwell.critics.context import Request
 from stepwell.critics.model_critic import ModelCritic
 from stepwell.datasets.build import content_hash
 from stepwell.errors import RecipeError
-from stepwell.ids import canonical, digest
+from stepwell.ids import canonical, digest, fraction
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe, load
@@ -85,7 +85,7 @@ def seal(lake: Lake, recipe: Recipe, revision: Revision, renderer: Renderer) -> 
         if len(rendered.input_ids) > recipe.dataset.max_length:
             continue
         task = tasks[streams[event]]
-        held_out = int(digest("split", task)[:8], 16) / 2**32 < recipe.dataset.held_out
+        held_out = fraction("split", task) < recipe.dataset.held_out
         rows.append({
             "row_id": digest("lesson", event, weights), "recipe": recipe.name, "method": "lessons",
             "split": "held_out" if held_out else "train", "trajectory_id": streams[event], "corpus": revision.corpus,

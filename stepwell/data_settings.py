@@ -192,7 +192,8 @@ class DatasetSettings(Part):
 
     A trajectory that says the same thing more than `max_repeats` times in a row is left out. `teacher` (none: the only one)
     and `labels` (of several for one state the `first`, or `all`) are for methods that learn from labels. `per_task`: at most
-    that many rows a task. `balance`: as many rows that say correct as that say incorrect. Both choose by a hash of the row.
+    that many rows a task. `balance`: in each split as many rows that say correct as that say incorrect. Both choose by a hash
+    of the row.
     """
 
     method: str

@@ -33,6 +33,11 @@ def digest(*parts: Any) -> str:
     return hashlib.blake2b(canonical(list(parts)), digest_size=16).hexdigest()
 
 
+def fraction(*parts: Any) -> float:
+    """A number in [0, 1) that these parts decide, whatever else there is."""
+    return int(digest(*parts)[:8], 16) / 2**32
+
+
 def sha256(text: str | bytes) -> str:
     """sha256 in hex; text is taken as UTF-8 (lone surrogates survive)."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text).hexdigest()

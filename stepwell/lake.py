@@ -30,7 +30,7 @@ from schemas.choices import CHOICES
 from schemas.column import Table
 from schemas.tables import DATASET, TABLES
 from stepwell.errors import LakeError, SchemaError
-from stepwell.parts import write_parts
+from stepwell.parts import FILE, write_parts
 from stepwell.store import Store
 
 SCHEMES = ("file", "s3", "s3a", "gs", "az", "abfss", "memory")
@@ -42,8 +42,6 @@ _PROPERTIES = {
 _DYING = 3.0  # seconds: what a killed process had started holds its locks a moment longer
 _WRITER = WriterProperties(compression="ZSTD")
 _GROUPED = WriterProperties(compression="ZSTD", max_row_group_size=2048)
-_FILE = 32 << 20
-"""Bytes of a derived table's file: as much is written anew, and held in memory, where one row of it changes."""
 _REPLACING = "stepwell-replace"
 _APPEND_ONLY = "delta.appendOnly"
 ERASED = "_erased.json"
@@ -302,7 +300,7 @@ class Lake:
                     mode=mode,
                     predicate=where,
                     schema_mode="merge",
-                    target_file_size=_FILE,
+                    target_file_size=FILE,
                     writer_properties=_GROUPED,
                     commit_properties=properties,
                 )

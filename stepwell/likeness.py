@@ -204,7 +204,7 @@ def _seen(name: str, rows: Sequence[dict[str, Any]], critic: str | None) -> Seen
         elif kind == "end":
             one.exit_status = row["end"]["exit_status"] or ""
         elif kind == "verdict" and (critic is None or row["policy"] == critic):
-            one.categories.update(d["category"] for d in row["verdict"]["detections"] or ())
+            one.categories.update(d["category"] for d in row["verdict"]["detections"] or () if d["category"])
         elif step is not None and kind in ("turn", "action", "observation"):
             turns.setdefault(step, {}).setdefault(kind, row[kind])
     acted = [turn for _, turn in sorted(turns.items()) if "action" in turn]

@@ -16,8 +16,8 @@ import pyarrow.fs as fs
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
-_FILE = 32 << 20
-"""Bytes of a file: as much is written anew where a row of it changes."""
+FILE = 32 << 20
+"""Bytes of a derived table's file: as much is written anew, and held in memory, where one row of it changes."""
 _GROUP = 16 << 20
 """Bytes in memory of a row group."""
 
@@ -31,7 +31,7 @@ def write_parts(files: fs.FileSystem, folder: str, rows: pa.RecordBatchReader) -
         name, n, low, high = f"part-{uuid4()}.zstd.parquet", 0, [], []
         with files.open_output_stream(f"{folder}/{name}") as sink:
             with pq.ParquetWriter(sink, rows.schema, compression="zstd") as writer:
-                while held is not None and sink.tell() < _FILE:
+                while held is not None and sink.tell() < FILE:
                     writer.write_table(held, row_group_size=len(held))
                     n += len(held)
                     bounds = pc.min_max(held.column("trajectory_id")).as_py()

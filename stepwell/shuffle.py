@@ -1,4 +1,6 @@
-"""Whole trajectories out of a log of any size, in constant memory and one pass: the events of every bucket of ids apart.
+"""Whole trajectories out of a log of any size, in one pass: the events of every bucket of ids apart.
+
+Memory is that of one bucket: of SIZE trajectories up to SIZE * MOST of them, beyond that of one part in MOST.
 
 Belongs here: reading trajectories whole when they are too many to be looked up. Does not belong here: the log itself, one
 trajectory (`stepwell.log`). A trajectory's events lie in files of many commits (its import, verdicts, masks), in no order
@@ -38,12 +40,10 @@ class Spill:
     def __init__(self, schema: pa.Schema) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with its owner)
         self._writer = pa.ipc.new_stream(self._file, schema, options=_LZ4)
-        self.n_rows = 0
 
     def write(self, rows: pa.Table) -> None:
         """Add rows."""
         self._writer.write_table(rows, max_chunksize=_BATCH)
-        self.n_rows += len(rows)
 
     def reader(self) -> pa.RecordBatchReader:
         """All rows, from the start; nothing can be written after."""

@@ -25,7 +25,7 @@ def ast_hash(code: str) -> str:
     Not renamed: parameters (they may be named in calls), what the module or the language defines, and everything in a
     program that looks names up as text. What is no Python is taken as text. Two programs with the same hash do the same.
     """
-    tree = _parsed(code)
+    tree = parsed(code)
     if tree is None:
         return sha256(f"text:{code}")
     try:
@@ -38,7 +38,7 @@ def ast_hash(code: str) -> str:
 
 def n_nodes(code: str) -> int:
     """Nodes of the syntax tree; 0 for what is no Python. Short programs are alike by chance."""
-    tree = _parsed(code)
+    tree = parsed(code)
     return 0 if tree is None else sum(1 for _ in ast.walk(tree))
 
 
@@ -49,7 +49,8 @@ def blocks(text: str) -> Iterator[str]:
             yield found[group]
 
 
-def _parsed(code: str) -> ast.Module | None:
+def parsed(code: str) -> ast.Module | None:
+    """The syntax tree; None for what is no Python, is too deep, or is longer than 64 KiB."""
     try:
         if len(code) > _LARGEST:
             return None

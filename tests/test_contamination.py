@@ -26,7 +26,7 @@ from stepwell.contamination.gate import gate
 from stepwell.contamination.overlap import overlap
 from stepwell.contamination.suites import DETECTORS, Suites
 from stepwell.contamination.tasks import Task, case_hashes, days, of_event, of_record, trees
-from stepwell.contamination.text import jaccard, normalised, resemblance, shingles, signature
+from stepwell.contamination.text import jaccard, normalised, shingles, signature
 from stepwell.errors import LakeError, UnknownName, UsageError
 from stepwell.event import Event
 from stepwell.ids import canonical, sha256
@@ -268,9 +268,7 @@ def test_minhash_estimates_jaccard(shared: int, mine: int, theirs: int, seed: in
     a, b = np.sort(drawn[: shared + mine]), np.sort(np.delete(drawn, np.s_[shared : shared + mine]))
     true = shared / (shared + mine + theirs)
     assert jaccard(a, b) == pytest.approx(true)
-    assert (
-        abs(resemblance(signature(a, 1024), signature(b, 1024)) - true) < 5 * (true * (1 - true) / 1024) ** 0.5 + 0.005
-    )
+    assert abs((signature(a, 1024) == signature(b, 1024)).mean() - true) < 5 * (true * (1 - true) / 1024) ** 0.5 + 0.005
 
 
 def test_hashes_are_the_same_everywhere() -> None:
@@ -331,8 +329,8 @@ def test_records_of_the_fields_suites(record: dict[str, Any], n_solutions: int, 
     if "test_patch" in record:
         assert {sha256("+x"), sha256(canonical(["+x", ["t"], []]))} <= task.tests
     sealed = {
-        k: {"sha256": sha256(v if isinstance(v, str) else canonical(v)), "n_chars": 9}
-        for k, v in record.items()
+        k: {"sha256": sha256(text), "n_chars": len(text)}
+        for k, text in ((k, v if isinstance(v, str) else canonical(v).decode()) for k, v in record.items())
         if k in ("patch", "test", "test_list", "canonical_solution", "code")
     }
     logged = of_event({"task_id": "y"}, canonical({**record, **sealed}).decode(), "rollouts/x")
@@ -341,6 +339,37 @@ def test_records_of_the_fields_suites(record: dict[str, Any], n_solutions: int, 
         "cases",
         "solution",
     } or not sealed
+
+
+NOTHING: dict[str, Any] = {
+    "PASS_TO_PASS": "[]", "input_output": json.dumps({"inputs": [], "outputs": []}), "solutions": "[]", "tests": [""],
+    "hidden_tests": {"sha256": sha256("[]"), "n_chars": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", NOTHING)
+def test_hidden_values_that_say_nothing_make_no_two_tasks_the_same(field: str) -> None:
+    one, other = (of_record({"task_id": name, field: NOTHING[field]}, "s") for name in ("django-1", "sympy-2"))
+    assert one is not None
+    assert other is not None
+    assert not one.tests | one.solutions | one.cases
+    assert Suites([one], Contamination()).of_task(other) == []
+
+
+def test_a_set_of_test_names_counts_as_a_whole_only() -> None:
+    one, other = (
+        of_record({"task_id": name, "test_patch": f"+{name}", "FAIL_TO_PASS": ["tests/test_core.py::test_it"]}, "s")
+        for name in ("a", "b")
+    )
+    assert one is not None
+    assert other is not None
+    assert not one.tests & other.tests
+
+
+def test_tests_too_deep_to_write_down_give_no_cases() -> None:
+    deep = of_record({"task_id": "deep", "test": "assert f() == " + "+".join("1" * 5000)}, "s")
+    assert deep is not None
+    assert deep.cases == frozenset()
 
 
 def test_same_cases_written_by_two_suites() -> None:
@@ -378,12 +407,14 @@ def made(lake: Lake) -> str:
     ]
     EventLog(lake).append(events, "made")
     rows = []
+    edits = {"path": "/work/mod.py", "edits": [{"old": "", "new": f"```python\n{RENAMED}```"}]}
     for i in range(5):
-        reply = f"```python\n{RENAMED}```" if i == 3 else "ls"
-        said = [
+        said: list[dict[str, Any]] = [
             {"role": "user", "content": OTHER.statement if i == 4 else "Go."},
-            {"role": "assistant", "content": reply},
+            {"role": "assistant", "content": "ls"},
         ]
+        if i == 3:
+            said[1]["tool_calls"] = [{"function": {"name": "edit", "arguments": json.dumps(edits)}}]
         row = dataset_row(f"r{i}", "mine", f"t{i}").to_pylist()[0] | {
             "messages": json.dumps(said),
             "task_id": f"train-{i}",
@@ -418,6 +449,12 @@ def test_the_gate_flags_rows_and_keeps_the_flags(lake: Lake) -> None:
     assert (after.dataset_hash, after.version) == (sealed, report.version + 1)
     with pytest.raises(LakeError, match="never compared"):
         dirty_tasks(lake, sealed, "evaluations/new")
+    loose = gate(
+        lake, "datasets/mine", Contamination(off=("cases", "syntax", "exact", "normalised", "ngram", "minhash"))
+    )
+    assert dirty_tasks(lake, sealed, "evaluations/held") == set(), "the gate that came last"
+    assert dirty_tasks(lake, sealed, "evaluations/held", gate=report.gate) == {"e1", "e2"}
+    assert loose.gate != report.gate
 
 
 def test_what_is_waived_passes_and_stays_flagged(lake: Lake) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,17 @@ from lakes import Step
 
 from stepwell.chat import prompt_hash
 from stepwell.cli.reviewing import requested
+from stepwell.conversation import Conversation
 from stepwell.critics import prompts
 from stepwell.critics.asked import asker_of
 from stepwell.critics.model_critic import ModelCritic
 from stepwell.critics.run import judge_new
 from stepwell.curation.masks import MaskRule, mask_new, rule_of
+from stepwell.data_settings import DatasetSettings
+from stepwell.datasets.across import thinned
 from stepwell.datasets.build import Built, build
+from stepwell.datasets.cases import Case
+from stepwell.datasets.guided import graded
 from stepwell.datasets.verify import verify
 from stepwell.errors import RecipeError, UsageError
 from stepwell.event import Event
@@ -328,6 +334,25 @@ def test_limits_over_all_rows(lake: Lake, renderer: Renderer) -> None:
     assert (balanced, funnel["part dropped: balance of judgments"]) == ([False] * 2 + [True] * 2, 3)
     capped, funnel = judgments(per_task=1)
     assert (len(capped), funnel["part dropped: more rows of the task than per_task"]) == (1, 6)
+
+
+def test_each_split_is_balanced_for_itself() -> None:
+    said = [("train", True)] * 6 + [("train", False)] * 2 + [("held_out", False)] * 3 + [("held_out", True)]
+    rows = [{"row_id": str(i), "task_id": "t", "split": split, "judgment": j} for i, (split, j) in enumerate(said)]
+    gone = thinned(rows, DatasetSettings(method="ctrl_sft", balance="judgment"))
+    left = Counter((r["split"], r["judgment"]) for r in rows if r["row_id"] not in gone)
+    assert left == {("train", True): 2, ("train", False): 2, ("held_out", True): 1, ("held_out", False): 1}
+
+
+def test_of_two_graders_the_later_stands_and_of_its_reruns_the_first() -> None:
+    told = [("a", "visible", 0, True), ("a", "hidden", 1, False), ("a", "hidden", 2, True), (None, "tests", 0, True)]
+    rows = [
+        {"event_id": str(i), "subject": s, "grader": g, "rerun": n, "resolved": r}
+        for i, (s, g, n, r) in enumerate(told)
+    ]
+    settings = DatasetSettings(method="ctrl_rl")
+    case = Case(Conversation("t", "c"), None, "", settings, rows={"outcome": rows})
+    assert [(graded(case, s) or {}).get("event_id") for s in ("a", "trajectory", "b")] == ["1", "3", None]
 
 
 @pytest.mark.parametrize("limits", [{}, {"per_task": 2}, {"balance": "judgment"}])

@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 from stepwell.cli import build_app
 from stepwell.distances import coverage, discrepancy, divergence, lengths, told_apart
 from stepwell.errors import UsageError
+from stepwell.event import Event
 from stepwell.fold import refresh
 from stepwell.lake import Lake
 from stepwell.likeness import BINS, chosen, likeness, seen, shift
+from stepwell.log import EventLog
 from stepwell.rollout.runs import collect_pool
 from stepwell.settings import Collect, Policy, World
 
@@ -130,6 +132,20 @@ def test_policies_are_told_apart_and_a_policy_not_from_itself(played: Lake) -> N
     assert same.distances["length"].value == 0
     assert same.distances["told apart by what was said"].value == pytest.approx(0.5, abs=0.2)
     assert same.distances["error categories"].value is None, "nobody judged"
+
+
+def test_categories_of_a_critic_that_does_not_name_every_one(played: Lake) -> None:
+    ids = chosen(played, "corpus = 'n'")
+    named, unnamed = ({"category": c, "evidence": "x", "recovery": None} for c in ("ignored_feedback", None))
+    verdicts = []
+    for step, detections in enumerate(([named], [unnamed], [named, unnamed])):
+        payload = {"scope": "step", "label": "mistake", "detections": detections, "parse_status": "ok"}
+        verdicts.append(Event("verdict", ids[0], "n", "critic", payload, step, "picky@1", discriminator="here"))
+    EventLog(played).append(verdicts, "judged")
+    found = likeness(seen(played, ids), seen(played, chosen(played, "corpus = 'o'")))
+    assert found.distances["error categories"].value is None, "the other side has none"
+    (judged,) = (s for s in seen(played, ids) if s.categories)
+    assert judged.categories == {"ignored_feedback": 2}
 
 
 def test_states_of_the_same_policy_cover_each_other(played: Lake) -> None:

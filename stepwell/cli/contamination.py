@@ -80,7 +80,8 @@ def _dirty(lake: Lake, report: Report, evaluation: str) -> set[str]:
         raise UsageError(
             f"no evaluation {evaluation!r}; `stepwell sql 'SELECT DISTINCT evaluation_id FROM evaluations'` lists them."
         )
-    return dirty_tasks(lake, report.dataset_hash, suite if suite in report.suites else f"{HELD_OUT}{suite}")
+    named = suite if suite in report.suites else f"{HELD_OUT}{suite}"
+    return dirty_tasks(lake, report.dataset_hash, named, gate=report.gate)
 
 
 def _table(report: Report) -> Table:

@@ -28,24 +28,32 @@ class Effect:
 
 
 def dirty_tasks(
-    lake: Lake, dataset_hash: str, suite: str, detectors: Collection[str] = (), least: float = 0.0, waived: bool = True
+    lake: Lake,
+    dataset_hash: str,
+    suite: str,
+    detectors: Collection[str] = (),
+    least: float = 0.0,
+    waived: bool = True,
+    gate: str | None = None,
 ) -> set[str]:
-    """Tasks of a suite that some row of a dataset repeats, by the last gate it went through; by all detectors unless named.
+    """Tasks of a suite that some row of a dataset repeats, by the gate that looked at it last for the first time unless one is
+    named; by all detectors unless named.
 
     Scores below `least` and, without `waived`, flags that the recipe lets pass do not count. Raises LakeError when the
     dataset was never compared with the suite.
     """
-    found = flagged_tasks(lake, dataset_hash, suite, least, waived)
+    found = flagged_tasks(lake, dataset_hash, suite, least, waived, gate)
     return {task for task, by in found.items() if not detectors or by & set(detectors)}
 
 
 def flagged_tasks(
-    lake: Lake, dataset_hash: str, suite: str, least: float = 0.0, waived: bool = True
+    lake: Lake, dataset_hash: str, suite: str, least: float = 0.0, waived: bool = True, gate: str | None = None
 ) -> dict[str, set[str]]:
     """Tasks of a suite that some row of a dataset repeats, each with the detectors that say so; see `dirty_tasks`."""
     where = (pc.field("dataset_hash") == dataset_hash) & (pc.field("suite") == suite)
     flags = pl.DataFrame(lake.read("contamination", filters=where))
     gates = flags.filter(pl.col("detector") == LOOKED_AT).sort("recorded_at", "gate")
+    gates = gates if gate is None else gates.filter(pl.col("gate") == gate)
     if not len(gates):
         raise LakeError(
             f"dataset {dataset_hash[:16]!r} was never compared with suite {suite!r} in {lake.uri}; run "

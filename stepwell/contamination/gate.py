@@ -139,9 +139,10 @@ def _of_rows(
     """(row, hits, whether its task could be compared) of every row, trajectory by trajectory."""
     index = lake.read(dataset, version, ["trajectory_id"]).column(0).unique().to_pylist()
     tasks: dict[str, Task | None] = {}
+    once: dict[Task | None, Task | None] = {}  # many trajectories are of one task, whose texts are long
     hits: dict[str, list[Hit]] = {}
     for name, task, code in of_trajectories(lake, sorted(index), events_version):
-        tasks[name], hits[name] = task, known.of_code(code) if code else []
+        tasks[name], hits[name] = once.setdefault(task, task), known.of_code(code) if code else []
     handle = lake.table(dataset, version)
     assert handle is not None
     seen: dict[Task, list[Hit]] = {}
@@ -179,7 +180,18 @@ def _arguments(message: dict[str, Any]) -> Iterator[str]:
             given = orjson.loads(given) if isinstance(given, str) else given
         except orjson.JSONDecodeError:
             given = {"": given}
-        yield from (v for v in given.values() if isinstance(v, str)) if isinstance(given, dict) else ()
+        yield from _strings(given)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, keys left out."""
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict | list):
+            stack += reversed(list(one.values()) if isinstance(one, dict) else one)
 
 
 def _flags(row_id: str, hits: Iterable[Hit], settings: Contamination) -> list[Flag]:

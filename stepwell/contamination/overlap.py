@@ -6,7 +6,6 @@ commands come. Does not belong here: whether a row may be trained on (`gate`): a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,14 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from stepwell.contamination.text import PERMUTATIONS, Hashes, shingles, signature
+from stepwell.contamination.text import PERMUTATIONS, Hashes, command_shingles, signature
 from stepwell.lake import Lake
 from stepwell.log import EventLog, live
 
-COMMAND_WORDS = 5
-"""Words of a shingle of commands."""
 BINS = 10
-_TOKEN = re.compile(r"[A-Za-z_][\w.-]*|[^\w\s]")
 _AT_ONCE = 500
 
 
@@ -76,7 +72,7 @@ class _Side:
         for name, task, repo, commands in _read(lake, ids):
             tasks[name] = task
             repos |= {repo} if repo else set()
-            hashes = shingles(" ".join(commands), COMMAND_WORDS)
+            hashes = command_shingles("\n".join(commands))
             if len(hashes):
                 names.append(name)
                 signatures.append(signature(hashes))
@@ -84,19 +80,19 @@ class _Side:
 
 
 def _read(lake: Lake, ids: Sequence[str]) -> Iterator[tuple[str, str, str, list[str]]]:
-    """(trajectory, task, repository, words of its commands: numbers left out, as they differ from run to run)."""
+    """(trajectory, task, repository, its commands)."""
     log, columns = EventLog(lake), ["event_id", "trajectory_id", "kind", "task", "action", "retraction"]
     for start in range(0, len(ids), _AT_ONCE):
         some = ids[start : start + _AT_ONCE]
         facts = dict.fromkeys(some, ("", ""))
-        words: dict[str, list[str]] = {name: [] for name in some}
+        commands: dict[str, list[str]] = {name: [] for name in some}
         rows = live(log.read(trajectory_ids=some, kinds=["task", "action", "retraction"], columns=columns))
         for row in rows.to_pylist():
             if row["task"]:
                 facts[row["trajectory_id"]] = row["task"]["task_id"] or "", row["task"]["repo"] or ""
             elif row["action"] and row["action"]["command"]:
-                words[row["trajectory_id"]] += _TOKEN.findall(row["action"]["command"].lower())
-        yield from ((name, *facts[name], words[name]) for name in some)
+                commands[row["trajectory_id"]].append(row["action"]["command"])
+        yield from ((name, *facts[name], commands[name]) for name in some)
 
 
 def _nearest(one: Hashes, other: Hashes) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:

@@ -17,7 +17,7 @@ from stepwell.ids import digest, sha256
 from stepwell.recipe import Contamination
 from stepwell.syntax import blocks
 
-VERSION = "contamination@1"
+VERSION = "contamination@2"
 """Part of the gate's identity: raised when a detector changes what it flags."""
 GRAM, SHINGLE = 13, 5
 MIN_GRAMS, MIN_SHINGLES, MIN_CASES = 3, 10, 2

@@ -16,15 +16,17 @@ from typing import Any
 import orjson
 
 from stepwell.ids import canonical, sha256
-from stepwell.syntax import ast_hash, n_nodes
+from stepwell.syntax import ast_hash, n_nodes, parsed
 
+MIN_CHARS = 32
+"""Characters of a hidden value from which on two equal ones are more than chance, where only its hash is known."""
 MIN_NODES = 25
 """Nodes of a syntax tree from which on two equal programs are more than chance."""
 PROGRAMS = 8
 """Solutions of a task whose syntax trees are recorded; some sets have hundreds."""
 CASES = ("input_output", "public_tests", "private_tests", "generated_tests", "public_test_cases", "private_test_cases",
          "test_cases", "unit_tests", "test_list", "challenge_test_list", "test", "tests")  # fmt: skip
-TESTS = (*CASES, "test_patch", "FAIL_TO_PASS", "PASS_TO_PASS", "plus_input", "base_input", "hidden_tests")
+TESTS = (*CASES, "test_patch", "plus_input", "base_input", "hidden_tests")
 SOLUTIONS = ("patch", "gold_patch", "golden_patch", "solution", "solutions", "canonical_solution", "reference_solution",
              "reference_patch", "code")  # fmt: skip
 _STATEMENTS = ("problem_statement", "prompt", "text", "question", "question_content", "description", "statement")
@@ -53,11 +55,6 @@ class Task:
     cases: frozenset[str] = frozenset()
     files: frozenset[str] = frozenset()
     code: tuple[str, ...] = ()
-
-    @property
-    def day(self) -> str:
-        """The day it was created, empty when that is not known."""
-        return "" if self.created is None else datetime.fromtimestamp(self.created * 86400, UTC).date().isoformat()
 
 
 def of_event(payload: Mapping[str, Any], extra: str | None, suite: str) -> Task:
@@ -121,7 +118,7 @@ def days(value: Any) -> float | None:
 def _task(record: Mapping[str, Any], suite: str, facts: Mapping[str, Any]) -> Task:
     tests = {h for key in TESTS for h in _hashes(record.get(key))}
     sets = [record.get(k) for k in ("test_patch", "FAIL_TO_PASS", "PASS_TO_PASS")]
-    tests |= {sha256(canonical(sets))} if any(sets) and not any(map(_sealed, sets)) else set()
+    tests |= {sha256(canonical(sets))} if any(map(filled, sets)) and not any(map(_sealed, sets)) else set()
     solutions = {h for key in SOLUTIONS for h in _hashes(record.get(key))}
     code = tuple(t for key in SOLUTIONS for t in _texts(record.get(key)))
     cases = {c for key in CASES for c in case_hashes(_pairs(record.get(key)))}
@@ -158,8 +155,16 @@ def _files(code: Iterable[str]) -> set[str]:
 def _hashes(value: Any) -> list[str]:
     """The hash of a hidden value as importers write it, or the one that stands in its place."""
     if _sealed(value):
-        return [value["sha256"]]
-    return [sha256(value if isinstance(value, str) else canonical(value))] if value else []
+        return [value["sha256"]] if value["n_chars"] >= MIN_CHARS else []
+    return [sha256(value if isinstance(value, str) else canonical(value))] if filled(value) else []
+
+
+def filled(value: Any) -> bool:
+    """Whether a hidden value says anything: lists and objects of nothing, also as JSON, are the same for every task."""
+    value = _parsed(value)
+    if isinstance(value, dict | list):
+        return any(map(filled, value.values() if isinstance(value, dict) else value))
+    return value not in (None, "")
 
 
 def _sealed(value: Any) -> bool:
@@ -196,12 +201,13 @@ def _pairs(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _asserts(code: str) -> Iterator[str]:
-    """The assertions of a test program, in normal form: each stands for a case."""
+    """The assertions of a test program, in normal form: each stands for a case. None of a program too deep to write down."""
+    tree = parsed(code)
     try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    yield from (ast.unparse(n.test) for n in ast.walk(tree) if isinstance(n, ast.Assert))
+        found = [ast.unparse(n.test) for n in ast.walk(tree) if isinstance(n, ast.Assert)] if tree else []
+    except (ValueError, RecursionError, MemoryError):
+        found = []
+    yield from found
 
 
 def _plain(value: Any) -> Any:

@@ -21,10 +21,12 @@ _LATEX = re.compile(
     r"(?![A-Za-z])"
 )
 _WORD = re.compile(r"[^\W_]+")
+_TOKEN = re.compile(r"[A-Za-z_][\w.-]*|[^\w\s]")
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _SEED = 20_240_601
 _AT_ONCE = 4096
 _RECENT = 64  # several detectors look at one text in turn
+COMMAND_WORDS = 5
 PERMUTATIONS = 128
 BANDS = 32
 """Bands of 4 rows: two texts of Jaccard .7 meet in one with probability .9998, of .3 with .23; candidates are measured."""
@@ -86,9 +88,9 @@ def _keys(n: int) -> Hashes:
     return np.random.default_rng(_SEED).integers(0, 2**64, (2, n), np.uint64)
 
 
-def resemblance(a: Hashes, b: Hashes) -> float:
-    """Jaccard as two signatures estimate it."""
-    return float((a == b).mean())
+def command_shingles(commands: str) -> Hashes:
+    """Hashes of the runs of 5 words and signs of commands; numbers are left out, as they differ from run to run."""
+    return shingles(" ".join(_TOKEN.findall(commands.lower())), COMMAND_WORDS)
 
 
 def bands(one: Hashes) -> list[bytes]:

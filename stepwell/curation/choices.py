@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from stepwell.curation.draws import number, shuffled
+from stepwell.curation.draws import shuffled
 from stepwell.data_settings import Balance, Cap, Difficulty, Length, Mix, Split
 from stepwell.errors import RecipeError
+from stepwell.ids import fraction
 
 TASK = pl.coalesce("task_id", pl.concat_str(pl.lit("\n"), "trajectory_id"))
 """The task, or where the source names none the trajectory by itself."""
@@ -105,7 +106,7 @@ def split_of(rows: pl.DataFrame, split: Split, held_out: float) -> pl.Series:
     groups = rows.select(group=pl.coalesce("repo", "task_id", "trajectory_id") if split.by == "repo" else
                          pl.coalesce("task_id", "trajectory_id"))["group"]  # fmt: skip
     drawn = {
-        g: "held_out" if g in split.held_out or number("split", g) < held_out else "train" for g in groups.unique()
+        g: "held_out" if g in split.held_out or fraction("split", g) < held_out else "train" for g in groups.unique()
     }
     return groups.replace_strict(drawn, return_dtype=pl.String).alias("split")
 

@@ -7,11 +7,6 @@ import polars as pl
 from stepwell.ids import digest
 
 
-def number(*parts: object) -> float:
-    """A number in [0, 1) that these parts decide."""
-    return int(digest(*parts)[:8], 16) / 2**32
-
-
 def shuffled(names: pl.Series, *parts: object) -> pl.Series:
     """A 64-bit number for each name, decided by it and the parts: sorted by it, names are in an order drawn at random."""
     return pl.Series("draw", [int(digest(*parts, name)[:16], 16) for name in names], pl.UInt64)

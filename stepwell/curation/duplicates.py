@@ -8,7 +8,6 @@ so that a later selection computes those of new trajectories only; without the f
 from __future__ import annotations
 
 import io
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from stepwell.contamination.text import BANDS, PERMUTATIONS, Hashes, shingles, signature
+from stepwell.contamination.text import BANDS, PERMUTATIONS, Hashes, command_shingles, signature
 from stepwell.curation.choices import GOOD_FIRST, TASK, Gone
 from stepwell.curation.reading import Reading
 from stepwell.data_settings import Dedup
@@ -25,9 +24,7 @@ from stepwell.store import Store
 
 KEPT = "curation/signatures.parquet"
 """File of the lake that holds signatures, by hash of commands."""
-WORDS = 5
 _VERSION = 1  # raised when a signature of the same commands changes
-_TOKEN = re.compile(r"[A-Za-z_][\w.-]*|[^\w\s]")
 _TEXTS = {
     "actions": ("command", "action"),
     "conversation": ("command", "action", "thought", "observation", "exit_code"),
@@ -110,7 +107,7 @@ def _signatures(kept: pl.DataFrame, reading: Reading) -> dict[str, Signature]:
     for name, commands in _commands(kept, reading):
         key = sha256(commands)[:32]
         if key not in known and key not in new:
-            hashes = shingles(" ".join(_TOKEN.findall(commands.lower())), WORDS)
+            hashes = command_shingles(commands)
             new[key] = signature(hashes).astype(np.uint32) if len(hashes) else np.empty(0, np.uint32)
         found[name] = known[key] if key in known else new[key]
     if new:

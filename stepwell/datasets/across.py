@@ -19,7 +19,7 @@ def limited(settings: DatasetSettings) -> bool:
 
 
 def thinned(rows: Iterable[Mapping[str, Any]], settings: DatasetSettings) -> dict[str, str]:
-    """Rows (row_id, task_id, judgment) -> row_id of those left out and why; the limit per task first, then the balance."""
+    """Rows (row_id, task_id, judgment, split) -> row_id of those left out and why: by task, then by split."""
     if not limited(settings):
         return {}
     drawn = sorted(rows, key=lambda row: digest("thinned", row["row_id"]))
@@ -31,11 +31,11 @@ def thinned(rows: Iterable[Mapping[str, Any]], settings: DatasetSettings) -> dic
         if taken[task] > (settings.per_task or 0):
             gone[row["row_id"]] = "more rows of the task than per_task"
     if settings.balance == "judgment":
-        said = {
-            value: [r for r in drawn if r["judgment"] is value and r["row_id"] not in gone] for value in (True, False)
-        }
-        fewer = min(len(of) for of in said.values())
-        gone |= {row["row_id"]: "balance of judgments" for of in said.values() for row in of[fewer:]}
+        left = [row for row in drawn if row["row_id"] not in gone]
+        for split in sorted({row["split"] for row in left}):
+            said = [[r for r in left if r["split"] == split and r["judgment"] is value] for value in (True, False)]
+            fewer = min(map(len, said))
+            gone |= {row["row_id"]: "balance of judgments" for of in said for row in of[fewer:]}
         gone |= {
             r["row_id"]: "no judgment to balance" for r in drawn if r["judgment"] is None and r["row_id"] not in gone
         }

@@ -103,7 +103,7 @@ def _beyond(lake: Lake, work: Work, version: int) -> dict[str, str]:
     assert work.recipe.dataset is not None
     with closing(Spill(DATASET.schema)) as rows:
         _derived(lake, work, version, ids_of(lake, version, work.recipe.source.corpora), rows, None)
-        wanted = ["row_id", "task_id", "judgment"]
+        wanted = ["row_id", "task_id", "judgment", "split"]
         named = [row for batch in rows.reader() for row in batch.select(wanted).to_pylist()]
     return thinned(named, work.recipe.dataset)
 

@@ -30,12 +30,14 @@ def ctrl_sft(case: Case) -> Parts:
 def _critique(case: Case, reply: Said) -> Sample | Dropped:
     about = _attempt(case, reply)
     hint = next((h for h in case.rows.get("hint", ()) if about and h["attempt_id"] == about["attempt_id"]), None)
-    if about is None or hint is None or not reply.hinted:
+    if not reply.hinted:
         return Dropped("not guided by a hint")
     if not reply.readable:
         return Dropped(UNREADABLE)
     if reply.asked is None or reply.why:
         return Dropped(reply.why)
+    if about is None or hint is None:
+        return Dropped("not guided by a hint")
     revision = next((a for a in case.rows["attempt"] if a["critique_id"] in reply.verdicts), None)
     outcome = None if revision is None else graded(case, revision["attempt_id"])
     if not case.settings.synthesis.keep_failed:
@@ -116,6 +118,12 @@ def _attempt(case: Case, reply: Said) -> Row | None:
 
 
 def graded(case: Case, subject: str) -> Row | None:
-    """The first grading of a solution; reruns only tell how sure it is."""
-    found: Sequence[Row] = [o for o in case.rows.get("outcome", ()) if o["subject"] == subject]
-    return min(found, key=lambda o: (o["rerun"] or 0, o["event_id"]), default=None)
+    """What stands of the gradings of a solution or the `trajectory`: of two graders that of the higher rerun, and its first
+    grading, as its reruns only tell how sure it is."""
+
+    def order(outcome: Row) -> tuple[int, str]:
+        return outcome["rerun"] or 0, outcome["event_id"]
+
+    found: Sequence[Row] = [o for o in case.rows.get("outcome", ()) if (o["subject"] or "trajectory") == subject]
+    grader = max(found, key=order)["grader"] if found else None
+    return min((o for o in found if o["grader"] == grader), key=order, default=None)

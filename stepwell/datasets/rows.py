@@ -17,7 +17,7 @@ from stepwell.conversation import Conversation, Message
 from stepwell.datasets.cases import Case, Dropped, Found, Parts, Row, Sample
 from stepwell.datasets.methods import CRITICS, method, repeats
 from stepwell.errors import RenderError
-from stepwell.ids import canonical, digest
+from stepwell.ids import canonical, digest, fraction
 from stepwell.recipe import Recipe
 from stepwell.rendering import IGNORE, Renderer
 from stepwell.rendering.renderer import Rendered
@@ -58,7 +58,7 @@ def row_of(
         return fitted
     shortened, rendered, worse = fitted
     task = facts["task_id"] or ""
-    share = int(digest("split", task or chat.trajectory_id)[:8], 16) / 2**32
+    share = fraction("split", task or chat.trajectory_id)
     row: Row = {
         "row_id": digest(settings.method, chat.trajectory_id, sample.weights, sample.event_ids, *_also(sample)),
         "recipe": recipe.name,

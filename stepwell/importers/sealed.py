@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.contamination.tasks import compared
+from stepwell.contamination.tasks import compared, filled
 from stepwell.ids import canonical, sha256
 from stepwell.importers.messages import Obj
 
@@ -115,7 +115,8 @@ class Seal:
     def _sealed(self, key: str, value: Any) -> Obj:
         text = value if isinstance(value, str) else canonical(value).decode()
         hashed = sha256(text)
-        self._hashes.setdefault(key, hashed)
+        if filled(value):
+            self._hashes.setdefault(key, hashed)
         if not key.startswith("incorrect"):
             self._values.setdefault(key, value)
         for one in _texts(value):
