@@ -22,11 +22,12 @@ def comparisons_asset(experiments: Experiments) -> dg.AssetsDefinition:
     def comparisons(settings: Settings) -> dg.MaterializeResult:  # type: ignore[type-arg]  # dagster reads it with a check
         """Every pair of evaluated arms: difference in resolve rate with its interval, a paired test and its correction."""
         lake = settings.lake()
-        compared = compare_all(lake)
+        compared, left_out = compare_all(lake)
         metadata: dict[str, dg.MetadataValue] = {}
         for one in compared:
             shown = plots(one) if one.pairs else plots(one)[1:]
-            metadata |= {f"{one.suite}, {one.n_tasks} tasks: {title}": drawn(svg, title) for title, svg in shown}
+            named = f"{one.suite}, {one.n_tasks} tasks ({one.task_set[:6]})"
+            metadata |= {f"{named}: {title}": drawn(svg, title) for title, svg in shown}
         said = [f"- {p.sentence}" for one in compared for p in one.pairs]
         problems = inconsistent(lake)
         found: dict[str, int | str] = {"problems": len(problems), "first": "\n".join(problems[:20])}
@@ -34,6 +35,7 @@ def comparisons_asset(experiments: Experiments) -> dg.AssetsDefinition:
             metadata={
                 "dagster/row_count": len(said),
                 "what can be said": dg.MetadataValue.md("\n".join(said)),
+                "left out": dg.MetadataValue.md("\n".join(f"- {why}" for why in left_out) or "nothing"),
                 **metadata,
             },
             check_results=[dg.AssetCheckResult(passed=not problems, check_name="one_measure", metadata=found)],

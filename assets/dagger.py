@@ -27,6 +27,7 @@ from stepwell.datasets.verify import verify
 from stepwell.drift import Share
 from stepwell.lake import Lake
 from stepwell.recipe import Recipe, load
+from stepwell.registry import local
 from stepwell.rendering import Renderer
 from stepwell.seals import seal_of
 
@@ -155,7 +156,7 @@ def iteration_checks(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
             sealed = seal_of(lake, table)
             if sealed is not None:
                 rows = lake.read(table)
-                problems = verify(rows, Renderer.load(sealed[1]["base_model"]), lake).problems
+                problems = verify(rows, Renderer.load(local(lake, sealed[1]["base_model"])), lake).problems
                 yield from (f"{table}: {p}" for p in (*problems, *invariants.dataset_rows(lake, rows)))
 
     def repeats(lake: Lake) -> Iterable[str]:

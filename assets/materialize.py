@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from assets.definitions import build_defs
@@ -110,7 +111,8 @@ def _failed_check(event: dg.DagsterEvent) -> bool:
 
 def closing_table() -> Table:
     """One line an arm: resolve rate with interval, seeds, steps, loops, masked share, and the difference to the first."""
-    table = Table(title="held-out tasks")
+    compared, left_out = compare_all(Settings().lake())
+    table = Table(title="held-out tasks", caption="\n".join(map(escape, left_out)), caption_justify="left")
     for column in (
         "arm",
         "resolved",
@@ -123,9 +125,9 @@ def closing_table() -> Table:
         "p (Holm)",
     ):
         table.add_column(column, justify="left" if column == "arm" else "right")
-    for compared in compare_all(Settings().lake()):
-        against = {p.b: p for p in compared.pairs if p.a == compared.arms[0].name}
-        for arm in compared.arms:
+    for one in compared:
+        against = {p.b: p for p in one.pairs if p.a == one.arms[0].name}
+        for arm in one.arms:
             pair, shown = against.get(arm.name), arm.figures
             table.add_row(
                 arm.name, share(shown["resolved"]), str(arm.n_tasks), "single run" if arm.n_seeds == 1 else str(arm.n_seeds),
@@ -147,7 +149,7 @@ def audit_table() -> Table | str:
 def main() -> None:
     """Materialise, then print the closing table, how good the step rules were, and the trace of one model."""
     parser = argparse.ArgumentParser(prog="python -m assets.materialize", description=__doc__.splitlines()[0])
-    parser.add_argument("--select", help="asset selection, such as key:datasets/srft or group:log")
+    parser.add_argument("--select", help="asset selection, such as key:datasets/srft or group:1_log")
     parser.add_argument(
         "--recipes", nargs="+", help="branches to materialise, by recipe; default: all without partitions"
     )

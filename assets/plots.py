@@ -54,22 +54,6 @@ def by_iteration(
     return _markdown(figure, title)
 
 
-def rates(points: Mapping[str, tuple[float, float, float]], title: str) -> dg.MarkdownMetadataValue:
-    """A rate with its interval a name: (rate, low, high), all in [0, 1]."""
-    figure = Figure(figsize=(6, 0.8 + 0.35 * len(points)))
-    axes = figure.add_subplot()
-    names = list(points)[::-1]
-    values = [100 * points[n][0] for n in names]
-    errors = [
-        [100 * (points[n][0] - points[n][1]) for n in names],
-        [100 * (points[n][2] - points[n][0]) for n in names],
-    ]
-    axes.errorbar(values, names, xerr=errors, fmt="o", color="#356", capsize=3)
-    axes.set_xlabel("% resolved, with 95% interval")
-    axes.set_title(title)
-    return _markdown(figure, title)
-
-
 def matrix(counts: Sequence[Sequence[int]], names: Sequence[str], title: str) -> dg.MarkdownMetadataValue:
     """A confusion matrix: counts in the cells, shades by the share of the row; empty rows and columns left out."""
     kept = [i for i in range(len(names)) if any(counts[i]) or any(row[i] for row in counts)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from assets.plots import bars, drawn, rates
+from assets.plots import bars, drawn
+from stepwell.evaluation.arms import known
+from stepwell.evaluation.charts import Bar, forest
+from stepwell.evaluation.rows import summarise
 from stepwell.lake import Lake
 from stepwell.lineage import trace
 from stepwell.lineage.picture import picture
@@ -16,15 +18,9 @@ from stepwell.models import model_names
 from stepwell.query import connect, question, run
 from stepwell.recipe import Recipe
 
-_RATES = """
-SELECT recipe, model_id, count(*) FILTER (resolved) AS resolved, count(*) AS n, round(avg(resolved::INT), 4) AS rate,
-  round(wilson_low(count(*) FILTER (resolved), count(*)), 4) AS low,
-  round(wilson_high(count(*) FILTER (resolved), count(*)), 4) AS high
-FROM evaluations WHERE suite = ? GROUP BY ALL ORDER BY recipe, model_id
-"""
 _ENDS = """
 SELECT coalesce(exit_status, 'unknown') || CASE WHEN resolved THEN ', resolved' ELSE ', not resolved' END AS how, count(*) AS n
-FROM evaluations WHERE suite = ? AND recipe = ? GROUP BY how ORDER BY n DESC, how
+FROM evaluations WHERE evaluation_id IN (SELECT unnest(?)) GROUP BY how ORDER BY n DESC, how
 """
 _MASKED = (
     "SELECT reason, count(*) AS n FROM masks WHERE mask_rule = ? AND weight = 0 GROUP BY reason ORDER BY n DESC, reason"
@@ -42,20 +38,23 @@ def of_model(result: dg.MaterializeResult[None], lake: Lake, recipe: Recipe) -> 
         "evaluated in": dg.MetadataValue.asset(dg.AssetKey(["evaluations", recipe.name])),
     }
     for name in (name for name in model_names(recipe) if name in rows):
-        found[f"card of {name}"] = dg.MetadataValue.path(str(Path(rows[name]["path"]) / "README.md"))
+        found[f"card of {name}"] = dg.MetadataValue.path(f"{rows[name]['path']}/README.md")
         found[f"trace of {name}"] = drawn(picture(trace(lake, name)), f"what {name} was made from")
     return result._replace(metadata={**(result.metadata or {}), **found})
 
 
 def of_evaluation(result: dg.MaterializeResult[None], lake: Lake, recipe: Recipe) -> dg.MaterializeResult[None]:
-    """Resolve rates of the suite with their intervals, and how this recipe's attempts ended."""
+    """Resolve rates of the suite's newest evaluations with their intervals, and how this recipe's attempts ended."""
     suite = recipe.evaluation.suite
-    everyone = asked(lake, _RATES, [suite])
-    points = {r["model_id"]: (r["rate"], r["low"], r["high"]) for r in everyone}
-    ends = {r["how"]: r["n"] for r in asked(lake, _ENDS, [suite, recipe.name])}
+    arms = [arm for arm in known(lake) if arm.suite == suite]
+    rates = [{"recipe": arm.name, **summarise(lake, e).metadata()} for arm in arms for e in arm.evaluations]
+    own = [e for arm in arms if arm.name == recipe.name for e in arm.evaluations]
     found: dict[str, Any] = {"model": dg.MetadataValue.asset(dg.AssetKey(["models", recipe.name]))}
-    if everyone:
-        found |= {"rates": table(everyone), "rates with 95% intervals": rates(points, f"resolved of {suite}")}
+    if rates:
+        lines = [Bar(r["model_id"], *(100 * r[k] for k in ("rate", "low", "high"))) for r in rates]
+        title = f"% resolved of {suite}, with 95% intervals"
+        ends = {r["how"]: r["n"] for r in asked(lake, _ENDS, [own])}
+        found |= {"rates": table(rates), "rates with 95% intervals": drawn(forest(lines, title, zero=False), title)}
         found["ends"] = bars(ends, "how attempts ended")
     return result._replace(metadata={**(result.metadata or {}), **found})
 

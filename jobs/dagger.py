@@ -27,6 +27,7 @@ from stepwell.errors import RecipeError, StepwellError, UsageError
 from stepwell.fold import refresh
 from stepwell.lake import Lake
 from stepwell.recipe import Recipe, load
+from stepwell.registry import local
 from stepwell.rollout.collect import collect, now_and_then
 from stepwell.rollout.labelling import label_new
 
@@ -109,7 +110,7 @@ def evaluate_stage(loop: Loop, i: int, report: Reporter) -> Metadata:
         )
     if i == 1:
         evaluate(recipe.model_copy(update={"name": "base"}), loop.lake, *loop.student(1), report)
-    return evaluate(recipe, loop.lake, row["path"], row["model_id"], report).metadata()
+    return evaluate(recipe, loop.lake, local(loop.lake, row["path"]), row["model_id"], report).metadata()
 
 
 def spend(options: Options, cost_usd: float) -> None:

@@ -25,6 +25,7 @@ from jobs.vllm_policy import go_where_vllm_is
 from stepwell.batching import Crowd
 from stepwell.errors import RecipeError, StepwellError, UsageError
 from stepwell.evaluation.rows import Evaluated, evaluation_id, record_rows, summarise
+from stepwell.fold import refresh
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.models import model_names
@@ -204,6 +205,7 @@ def run(recipe: Recipe, lake: Lake, names: Sequence[str], report: Reporter, opti
                 results[name if len(e.sampling_seeds) == 1 else f"{name}/{seed}"] = result
                 known_as = {"evaluation_id": result.evaluation_id, "suite": e.suite}
                 registry.note(lake, Path(directory), identity, {**known_as, **result.metadata()})
+    refresh(lake)
     told_of = {name: result.metadata() for name, result in results.items()}
     report.done(flat(told_of), " ".join(result.evaluation_id for result in results.values()))
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs import registry
 from jobs.report import Reporter, command, flat, reporter
-from jobs.revise import Models
+from jobs.revise import Models, need_vllm
 from schemas.kinds import HELD_OUT
 from stepwell.cli.reviewing import critic_of
 from stepwell.cli.revise import line_of
@@ -33,7 +33,7 @@ from stepwell.log import EventLog
 from stepwell.models import model_names
 from stepwell.recipe import Recipe, load
 from stepwell.rollout.collect import now_and_then
-from stepwell.rollout.revision import revise
+from stepwell.rollout.revision import NOT_IDENTITY, revise
 from stepwell.settings import Revision, RevisionArm
 
 SHOWN = ("f1_correct", "f1_incorrect", "balanced_accuracy", "unparseable", "leaks")
@@ -106,10 +106,11 @@ def evaluate(recipe: Recipe, lake: Lake, directory: str, identity: str, tell: Re
 
 def evaluation_id(trial: Revision, arm: RevisionArm, who: str) -> str:
     """Identity of the evaluation of a critic, or of a control, in these loops."""
-    settings = [
-        trial.model_dump(mode="json", exclude={"arms", "sandboxes"}),
-        arm.model_dump(mode="json", exclude={"settings"}),
-    ]
+    loops = trial.model_dump(mode="json", exclude={"arms": True, "sandboxes": True, "generator": NOT_IDENTITY})
+    settings = [loops, arm.model_dump(mode="json", exclude={"settings"})]
+    if arm.critic in ("model", "self"):
+        called = {"model"} if who != arm.name else set()  # the model of an arm of its own is in `who`
+        settings.append(arm.settings.model_dump(mode="json", exclude=NOT_IDENTITY | called))
     return f"{who}@{trial.corpus.removeprefix(HELD_OUT)}-{digest(*settings)[:12]}"
 
 
@@ -140,6 +141,8 @@ def main() -> None:
     parser.add_argument("--model", help="model name, id or directory; default: the recipe's, one a seed")
     options = parser.parse_args()
     recipe = load(options.recipe)
+    if recipe.trial is not None:
+        need_vllm(recipe.trial, "jobs.evaluate_critic", f"the loops of recipe {recipe.name!r}")
     with reporter() as tell:
         run(recipe, Lake(options.lake), [options.model] if options.model else model_names(recipe), tell)
 

@@ -15,7 +15,7 @@ import orjson
 from stepwell.errors import BadInput, UsageError
 from stepwell.event import Event
 from stepwell.exporters.run import Request, export
-from stepwell.lake import Lake
+from stepwell.lake import Lake, quoted
 from stepwell.log import EventLog
 
 GRADER = "swe-bench-harness"
@@ -59,7 +59,7 @@ def reports(paths: Sequence[Path] | None, n: int) -> list[Path] | None:
 
 def export_predictions(lake: Lake, corpus: str, trajectories: Sequence[str], path: Path) -> int:
     """Write what these trajectories handed in (`instance_id`, `model_name_or_path`, `model_patch`); returns how many."""
-    where = f"trajectory_id IN ({', '.join(repr(t) for t in trajectories)})"
+    where = f"trajectory_id IN ({', '.join(map(quoted, trajectories))})"
     return export(lake, Request("swe-bench", (corpus,), where), path, overwrite=True).written
 
 

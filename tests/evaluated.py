@@ -27,13 +27,13 @@ def once(*resolved: bool) -> Outcomes:
 
 def evaluated(
     lake: Lake, model: str, outcomes: Outcomes, *, suite: str = "x", first: int = 0,
-    change: Callable[[list[Event]], list[Event]] = lambda events: events,
+    change: Callable[[list[Event]], list[Event]] = lambda events: events, sampling_seed: int = 0,
 ) -> str:  # fmt: skip
     """One evaluation of a model over tasks `first`, `first` + 1, ...; returns its id. `change` edits every trajectory."""
     events, names = [], []
     for i, attempts in enumerate(outcomes, first):
         for attempt, ok in enumerate(attempts):
-            name = f"{suite}-{model}-{i}-{attempt}"
+            name = f"{suite}-{model}-{i}-{attempt}-{sampling_seed}"
             made = (good_repair if ok else looping)(
                 name, task_id=f"task-{i}", corpus=f"evaluations/{suite}", model=model
             )
@@ -41,9 +41,10 @@ def evaluated(
             events += change(begun)
             names.append(name)
     EventLog(lake).append(events, f"{suite}-{model}-{first}")
-    known_as = f"{model}@{suite}"
+    known_as = f"{model}@{suite}" + (f"-{sampling_seed}" if sampling_seed else "")
     record_rows(
-        lake, names, evaluation_id=known_as, suite=suite, recipe="any", model_id=model, seed=3, backend="test"
+        lake, names, evaluation_id=known_as, suite=suite, recipe="any", model_id=model, seed=3, backend="test",
+        sampling_seed=sampling_seed,
     )  # fmt: skip
     return known_as
 

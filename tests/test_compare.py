@@ -21,13 +21,13 @@ from schemas.contamination import CONTAMINATION
 from stepwell.batching import Crowd
 from stepwell.cli import build_app
 from stepwell.errors import StepwellError, UnknownName, UsageError
-from stepwell.evaluation.arms import known
+from stepwell.evaluation.arms import arms, known
 from stepwell.evaluation.compare import Comparison, compare
 from stepwell.evaluation.intervals import mcnemar, wilson
 from stepwell.evaluation.prices import read_prices
 from stepwell.evaluation.recorded import compare_all, inconsistent, record
 from stepwell.evaluation.report import document, html, markdown, write
-from stepwell.evaluation.rows import record_rows
+from stepwell.evaluation.rows import record_rows, repeats
 from stepwell.evaluation.tables import sheets, summary
 from stepwell.event import Event
 from stepwell.lake import Lake
@@ -218,6 +218,13 @@ def test_evaluations_can_be_put_together_and_must_have_been_played_alike(lake: L
     with pytest.raises(UsageError, match=r"'pool' were not played the same way \(temperature: 0, 0\.7\)"):
         compare(lake, [base, f"pool={','.join(hot)}"])
     assert any("temperature differs" in n for n in compare(lake, hot, draws=DRAWS).notes)
+    for seed, change in enumerate((warm, cold)):
+        trained(lake, model_id(f"mixed{seed}"), "mixed", seed)
+        evaluated(lake, model_id(f"mixed{seed}"), once(True, True, False), change=change)
+    whole, left_out = compare_all(lake, DRAWS)
+    assert {arm.name for c in whole for arm in c.arms} == {"a", "b", "base", "w", "v"}, "the others are compared"
+    (why,) = left_out
+    assert why.startswith("mixed on x: ")
 
 
 def test_of_a_recipe_trained_anew_only_the_new_models_count(lake: Lake) -> None:
@@ -228,6 +235,30 @@ def test_of_a_recipe_trained_anew_only_the_new_models_count(lake: Lake) -> None:
     arm = compare(lake, [f"{model_id('old0')}", "srft"], draws=DRAWS).arms[1]
     assert arm.models == (model_id("new0"), model_id("new1"))
     assert arm.figures["resolved"].value == 1.0
+
+
+def test_a_seed_that_was_trained_again_is_one_run(lake: Lake) -> None:
+    for name in ("old0", "new0"):
+        trained(lake, model_id(name), "srft", 0)
+    for sampling_seed in range(3):
+        evaluated(lake, model_id("old0"), once(True, True), sampling_seed=sampling_seed)
+    new = evaluated(lake, model_id("new0"), once(True, False))
+    (found,) = known(lake)
+    assert found.evaluations == (new,)
+    (arm,) = arms(lake, [found])
+    assert arm.n_seeds == 1, "two checkpoints of one seed are no two seeds"
+
+
+def test_a_task_is_dirty_when_a_model_it_began_from_repeated_it(lake: Lake) -> None:
+    trained(lake, "base", "first", data="1" * 64)
+    trained(lake, "b", "second", data="2" * 64)
+    looked_at(lake, "2" * 64, "elsewhere")
+    assert repeats(lake, "b", "x")("task-0") == "unknown", "nobody compared the data its base was trained on"
+    looked_at(lake, "1" * 64, "task-0")
+    assert [repeats(lake, "b", "x")(task) for task in ("task-0", "task-1")] == ["exact", "clean"]
+    assert repeats(lake, "nobody", "x")("task-0") == "unknown"
+    a, b = evaluated(lake, "a", once(False, False)), evaluated(lake, "b", once(True, True))
+    assert compare(lake, [a, b], draws=DRAWS).pairs[0].n_dirty == 1
 
 
 PRICES = """
@@ -324,6 +355,14 @@ def test_price_policies_that_do_not_fit_are_refused(lake: Lake, tmp_path: Path) 
         compare(lake, [a, blind], prices=read_prices(file))
     assert "not every call has a recorded cost" in (compare(lake, [a, blind], draws=DRAWS).no_costs or "")
 
+    def first_only(events: list[Event]) -> list[Event]:
+        paid = next(e.event_id for e in events if e.usage)
+        free = [replace(e, usage={**e.usage, "cost_usd": None}) if e.usage else e for e in under("list-1")(events)]
+        return [replace(f, usage=e.usage) if e.event_id == paid else f for e, f in zip(events, free, strict=True)]
+
+    partly = evaluated(lake, "partly", once(True, False), change=first_only)
+    assert "not every call has a recorded cost" in (compare(lake, [a, partly], draws=DRAWS).no_costs or "")
+
 
 def test_fallback_rows_stand_beside_the_plain_ones(lake: Lake) -> None:
     def unsubmitted(events: list[Event]) -> list[Event]:
@@ -393,7 +432,8 @@ def test_rows_are_written_once_and_checked(lake: Lake) -> None:
     for model, n in (("a", 2), ("b", 5), ("c", 3)):
         evaluated(lake, model_id(model), once(*[True] * n, *[False] * (6 - n)))
     evaluated(lake, model_id("elsewhere"), once(True, False), suite="y")
-    compared = compare_all(lake, DRAWS)
+    compared, left_out = compare_all(lake, DRAWS)
+    assert left_out == []
     assert [len(c.pairs) for c in compared] == [3, 0]
     compare_all(lake, DRAWS)
     rows = lake.read("comparisons").to_pylist()

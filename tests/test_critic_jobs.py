@@ -344,6 +344,17 @@ def test_a_critic_is_evaluated_by_what_becomes_of_held_out_solutions(made: Made,
     n_events = len(EventLog(made.lake).read(corpora=["evaluations/trial"]))
     assert evaluate_critic.evaluate(recipe, made.lake, critic["path"], critic["model_id"], HUSH) == [told]
     assert len(EventLog(made.lake).read(corpora=["evaluations/trial"])) == n_events, "nothing is played twice"
+
+    def known_as(trial: dict[str, Any]) -> str:
+        loops, (arm,) = evaluate_critic.trial_of(
+            Recipe.model_validate({**recipe.model_dump(), "trial": trial}), critic["path"], critic["model_id"]
+        )
+        return evaluate_critic.evaluation_id(loops, arm, critic["model_id"])
+
+    hotter = {**trial["arms"][0], "settings": {**own, "temperature": 0.9}}
+    faster = {**LOOPS["generator"], "concurrency": 7}
+    assert known_as(trial) == told["evaluation_id"] == known_as({**trial, "generator": faster})
+    assert known_as({**trial, "arms": [hotter]}) != told["evaluation_id"]
     changed = Recipe.model_validate({**recipe.model_dump(), "trial": {**trial, "arms": trial["arms"][1:]}})
     with pytest.raises(RecipeError, match="without naming a model"):
         evaluate_critic.trial_of(changed, critic["path"], "x")

@@ -25,7 +25,7 @@ from jobs.training.setup import memory_advice, require_hardware, require_held_ou
 from stepwell.errors import RecipeError
 from stepwell.lake import Lake
 from stepwell.launching import job_of
-from stepwell.models import model_name
+from stepwell.models import ancestors, model_name
 from stepwell.recipe import Recipe, load
 
 
@@ -65,11 +65,12 @@ def train(
     if recipe.dataset is not None and (wanted := job_of(recipe)) != job:
         raise RecipeError(f"a dataset of method {recipe.dataset.method!r} is trained on by {wanted}, not by {job}.")
     initial = recipe.train.initial
-    base_model = base or (registry.located(lake, initial)[0] if initial else recipe.base_model)
+    base_model = base or (registry.find(lake, initial)["path"] if initial else recipe.base_model)
     require_hardware(recipe.train)
-    sealed = sealed_for(recipe, lake, base_model)
+    here = registry.local(lake, base_model)
+    sealed = sealed_for(recipe, lake, here)
     require_held_out(recipe.train, len(sealed.held_out))
-    name, base_id = model_name(recipe, seed), registry.model_id(Path(base_model).resolve().name, Path(base_model))
+    name, base_id = model_name(recipe, seed), registry.identity_of(Path(here))
     known = registry.trained(
         lake, name=name, recipe_hash=recipe.hash, dataset_hash=sealed.hash, base_id=base_id, seed=seed
     )
@@ -79,8 +80,8 @@ def train(
     folder = registry.models_folder(lake) / name
     report.log(f"training {name}: {len(sealed.fit)} rows, {sealed.trained_tokens} trained tokens, base {base_model}")
     started = time.monotonic()
-    scratch = scratch_of(folder, recipe, sealed, base_model, seed)
-    fitted = fit(Work(recipe, lake, base_model, seed, sealed, scratch, report))
+    scratch = scratch_of(folder, recipe, sealed, here, seed)
+    fitted = fit(Work(recipe, lake, here, seed, sealed, scratch, report))
     fitted.metrics["wall_s"] = wall_s = time.monotonic() - started
     environment = registry.environment()
     row = {
@@ -111,7 +112,7 @@ def train(
     final = folder / identity
     row |= {"model_id": identity, "path": str(final)}
     parents = [
-        {k: p[k] for k in ("model_id", "recipe", "dataset", "dataset_hash")} for p in registry.parents(lake, base_model)
+        {k: p[k] for k in ("model_id", "recipe", "dataset", "dataset_hash")} for p in ancestors(lake, base_model)
     ]
     card.write(fitted.directory, {
         "model_id": identity, "name": name, "seed": seed, "seeds": list(recipe.seeds),
@@ -126,8 +127,7 @@ def train(
     })  # fmt: skip
     registry.publish(fitted.directory, final)
     registry.register(lake, row)
-    for unfinished in (*folder.glob("trainer-*"), *folder.glob("saving-*")):
-        shutil.rmtree(unfinished)
+    shutil.rmtree(scratch, ignore_errors=True)
     report.log(f"trained {identity}: loss {fitted.metrics['train_loss']:.4f} in {wall_s:.0f} s")
     return row
 

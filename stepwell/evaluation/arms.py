@@ -103,11 +103,9 @@ def known(lake: Lake) -> list[Found]:
     found = []
     for (name, suite), rows in arms.items():
         last = rows[-1]["model"]
-        by_seed = {
-            ((r["model"] or {}).get("seed", 0), r["sampling_seed"]): r
-            for r in rows
-            if last is None or (r["model"] and _same(r["model"], last))
-        }  # the newest of a seed
+        of = [r for r in rows if last is None or (r["model"] and _same(r["model"], last))]
+        newest = {_seed(r): r["model_id"] for r in of}  # a seed trained again is one run, not two
+        by_seed = {(_seed(r), r["sampling_seed"]): r for r in of if r["model_id"] == newest[_seed(r)]}
         kept = [by_seed[s] for s in sorted(by_seed)]
         trained = tuple({r["model_id"]: r["model"] for r in kept if r["model"]}.values())
         found.append(Found(name, suite, tuple(r["evaluation_id"] for r in kept), trained))
@@ -130,7 +128,8 @@ def resolve(lake: Lake, names: Sequence[str], suite: str | None = None) -> list[
     frame = pl.DataFrame(lake.read("evaluations", columns=_COLUMNS))
     every, models = known(lake), {r["model_id"]: r for r in lake.read("models").to_pylist()}
     rows = {r["evaluation_id"]: r for r in frame.sort("recorded_at").to_dicts()}
-    options = [_named(name, every, rows, models, _newest(lake)) for name in names]
+    newest = _newest(lake)
+    options = [_named(name, every, rows, models, newest) for name in names]
     shared = set.intersection(*({f.suite for f in o} for o in options))
     wanted = {suite} if suite else shared
     if len(wanted) != 1 or not wanted <= shared:
@@ -242,6 +241,11 @@ def _runs(found: Found) -> list[list[str]]:
 def _some(tasks: set[str]) -> str:
     more = f" and {len(tasks) - _NAMED} more" if len(tasks) > _NAMED else ""
     return ", ".join(sorted(tasks)[:_NAMED]) + more
+
+
+def _seed(row: Mapping[str, Any]) -> int:
+    """Seed of the training that made what was evaluated."""
+    return int((row["model"] or {}).get("seed") or 0)
 
 
 def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

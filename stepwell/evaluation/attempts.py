@@ -33,13 +33,15 @@ _BATCH = 500
 
 @dataclass
 class Spent:
-    """What one model was asked in one role: calls, those without a token count, tokens, and the cost recorded (None: never).
+    """What one model was asked in one role: calls, those without a token count or a cost, tokens, and the cost recorded
+    (None: never).
 
     `policies` are the price policies the cost was recorded under.
     """
 
     calls: int = 0
     unmetered: int = 0
+    unpriced: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     cache_read: int = 0
@@ -53,13 +55,14 @@ class Spent:
         self.unmetered += usage["tokens_in"] is None or usage["tokens_out"] is None
         for name in _TOKENS:
             setattr(self, name, getattr(self, name) + (usage[name] or 0))
+        self.unpriced += usage["cost_usd"] is None
         if usage["cost_usd"] is not None:
             self.cost_usd = (self.cost_usd or 0.0) + usage["cost_usd"]
             self.policies.add(usage["price_policy"] or "not said")
 
     def join(self, other: Spent) -> None:
         """Count the calls of another."""
-        for name in ("calls", "unmetered", *_TOKENS):
+        for name in ("calls", "unmetered", "unpriced", *_TOKENS):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         if other.cost_usd is not None:
             self.cost_usd = (self.cost_usd or 0.0) + other.cost_usd

@@ -75,7 +75,7 @@ def costs(arms: Sequence[Arm], prices: PriceList | None) -> Costs:
         return Costs(prices.policy, None, priced("agent"), priced("critic"))
     policies = sorted({p for _, s in spent for p in s.policies})
     refused = None
-    if any(s.cost_usd is None for _, s in spent) or not policies:
+    if any(s.unpriced for _, s in spent) or not policies:
         refused = "not every call has a recorded cost; give --prices FILE"
     elif len(policies) > 1:
         refused = f"costs are recorded under different price policies ({', '.join(policies)}); give --prices FILE"

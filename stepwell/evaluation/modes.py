@@ -19,6 +19,7 @@ from stepwell.errors import LakeError
 from stepwell.evaluation.arms import Arm
 from stepwell.evaluation.metrics import Value, difference, sums_of
 from stepwell.lake import Lake
+from stepwell.models import ancestors
 
 MOST = 12
 """Findings of one critic that are shown, the most frequent ones."""
@@ -99,14 +100,16 @@ def by_task(arms: Sequence[Arm], a: int, b: int, draws: int) -> list[Group]:
 def by_contamination(
     lake: Lake, arms: Sequence[Arm], a: int, b: int, draws: int
 ) -> tuple[list[Group], int | None, str]:
-    """Tasks that training data of either arm repeats, and clean ones, with dirty - clean of the differences (K13).
+    """Tasks that training data of either arm, or of a model it began from, repeats, and clean ones, with dirty - clean of the
+    differences (K13).
 
     Returns them with the number of dirty tasks, None where an arm's dataset was never compared with the suite, and what is
     to be said of it.
     """
     pair, dirty = (arms[a], arms[b]), set[str]()
     suite = f"{HELD_OUT}{pair[0].suite}"
-    hashes = {m["dataset_hash"]: (arm.name, m["dataset"]) for arm in pair for m in arm.models if m["dataset_hash"]}
+    learnt = [(arm.name, m) for arm in pair for own in arm.models for m in (own, *ancestors(lake, own["base_model"]))]
+    hashes = {m["dataset_hash"]: (name, m["dataset"]) for name, m in learnt if m["dataset_hash"]}
     for dataset_hash, (name, dataset) in sorted(hashes.items()):
         try:
             dirty |= dirty_tasks(lake, dataset_hash, suite)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from schemas.comparisons import COMPARISONS
 from stepwell.bootstrap import Figure
+from stepwell.errors import UsageError
 from stepwell.evaluation.arms import Arm, arms, known
 from stepwell.evaluation.compare import Comparison, of_arms
 from stepwell.evaluation.metrics import DRAWS
@@ -49,21 +50,27 @@ def record(lake: Lake, comparison: Comparison) -> int:
     return lake.add("comparisons", pa.Table.from_pylist(whole, COMPARISONS.schema))
 
 
-def compare_all(lake: Lake, draws: int = DRAWS) -> list[Comparison]:
+def compare_all(lake: Lake, draws: int = DRAWS) -> tuple[list[Comparison], list[str]]:
     """Compare and record every pair of the lake's arms, those of one suite and task set together.
 
-    Checkpoints that nothing here trained, such as a base, come first, then the order is that of their evaluation.
+    Checkpoints that nothing here trained, such as a base, come first, then the order is that of their evaluation. Returns
+    the comparisons, and a sentence on each arm that cannot be one, such as runs that were played differently.
     """
     groups: dict[tuple[str, tuple[str, ...]], list[Arm]] = {}
+    left_out = []
     for found in known(lake):
-        for arm in arms(lake, [found], on_common=True):
+        try:
+            (arm,) = arms(lake, [found], on_common=True)
+        except UsageError as error:
+            left_out.append(f"{found.name} on {found.suite}: {error}")
+        else:
             groups.setdefault((arm.suite, arm.tasks), []).append(arm)
     compared = []
     for group in groups.values():
         ordered = sorted(group, key=lambda arm: not arm.fixed)
         compared.append(of_arms(lake, ordered, every_pair=True, draws=draws, explain=False))
         record(lake, compared[-1])
-    return compared
+    return compared, left_out
 
 
 def inconsistent(lake: Lake) -> list[str]:

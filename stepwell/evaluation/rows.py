@@ -22,6 +22,7 @@ from stepwell.fold import fold_trajectories
 from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.models import ancestors
 from stepwell.recipe import Recipe
 
 
@@ -113,14 +114,17 @@ def record_rows(
 
 
 def repeats(lake: Lake, model_id: str, suite: str) -> Callable[[str], str]:
-    """What the last gate of the dataset a model was trained on says of a task: clean, the detectors that flag it, unknown."""
-    row = lake.read("models", columns=["dataset_hash"], filters=pc.field("model_id") == model_id).to_pylist()
-    dataset_hash = row[0]["dataset_hash"] if row else None
+    """What the last gates of the data that a model and those it began from were trained on say of a task: clean, the
+    detectors that flag it, or unknown where one of them was never compared."""
+    hashes = [m["dataset_hash"] for m in ancestors(lake, model_id)]
+    flags: dict[str, set[str]] = {}
     try:
-        flags = None if dataset_hash is None else flagged_tasks(lake, dataset_hash, f"{HELD_OUT}{suite}")
+        for dataset_hash in filter(None, hashes):
+            for task, detectors in flagged_tasks(lake, dataset_hash, f"{HELD_OUT}{suite}").items():
+                flags.setdefault(task, set()).update(detectors)
     except LakeError:
-        flags = None
-    return lambda task: "unknown" if flags is None else ",".join(sorted(flags.get(task, ()))) or "clean"
+        hashes = []
+    return lambda task: ",".join(sorted(flags.get(task, ()))) or "clean" if any(hashes) else "unknown"
 
 
 def _attempts(events: pa.Table) -> dict[str, int]:
@@ -131,7 +135,7 @@ def _attempts(events: pa.Table) -> dict[str, int]:
 
 def summarise(lake: Lake, evaluation_id: str) -> Evaluated:
     """What the rows of one evaluation add up to; raises LakeError when there are none."""
-    frame = pl.DataFrame(lake.read("evaluations")).filter(pl.col("evaluation_id") == evaluation_id)
+    frame = pl.DataFrame(lake.read("evaluations", filters=pc.field("evaluation_id") == evaluation_id))
     if not len(frame):
         raise LakeError(
             f"no rows of evaluation {evaluation_id!r} in {lake.uri}; run: python -m jobs.evaluate --recipe NAME"

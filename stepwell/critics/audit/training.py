@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from stepwell.critics.run import CRITICS
 from stepwell.lake import Lake
+from stepwell.models import ancestors
 
 Kind = Literal["evaluation", "training-fit", "unknown"]
 _ENSEMBLE = re.compile(r"^majority-\d+/(.+)$")
@@ -52,10 +53,8 @@ def training_of(lake: Lake, critic: str) -> Training:
     for member in members:
         row = next((m for m in models if _names(member, m)), None)
         known &= member in CRITICS or row is not None
-        while row is not None and row["model_id"] not in found:
-            found[row["model_id"]] = row
-            base = row["base_model"]
-            row = next((m for key in ("model_id", "path", "name") for m in models if m[key] == base), None)
+        if row is not None:
+            found |= {m["model_id"]: m for m in (row, *ancestors(lake, row["base_model"]))}
     sources = sorted({(m["dataset"], m["dataset_version"]) for m in found.values() if m["dataset"]})
     ids: set[str] = set()
     for name, version in sources:
