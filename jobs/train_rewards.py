@@ -207,7 +207,7 @@ def _fit(work: Work) -> Fitted:
         samples=settings.group,
     )  # fmt: skip
     corpus = corpus_of(recipe)
-    named = f"{model_name(recipe, work.seed)}-{recipe.hash[:12]}-{work.sealed.hash[:12]}-{work.seed}"
+    named = f"{model_name(recipe, work.seed)}-{recipe.training_hash[:12]}-{work.sealed.hash[:12]}-{work.seed}"
     groups = Groups(work.lake, settings, corpus, named, wanted, functions, models.policy)
     tokenizer = AutoTokenizer.from_pretrained(work.base)
     model = load_model(work.base, recipe.train, work.seed)

@@ -16,6 +16,7 @@ MODELS = Table(
         required("path", pa.string(), "Model directory."),
         required("recipe", pa.string(), "Recipe that trained it."),
         required("recipe_hash", pa.string(), "sha256 of the resolved recipe."),
+        Column("training_hash", pa.string(), "sha256 of its settings that decide the weights; null in rows of before."),
         Column("dataset", pa.string(), "Dataset table it was trained on; null for a base model brought in."),
         Column("dataset_version", pa.int64(), "Version of that table."),
         Column("dataset_hash", pa.string(), "Content hash of that version."),

@@ -198,7 +198,8 @@ class Loop:
         if seal is None:
             return None
         recipe = self.recipe(i)
-        wanted = {"recipe": recipe.name, "recipe_hash": recipe.hash, "dataset_hash": seal["dataset_hash"]}
+        wanted = {"recipe": recipe.name, "training_hash": recipe.training_hash, "dataset_hash": seal["dataset_hash"]}
+        wanted["base_model"] = recipe.base_model
         rows = self.lake.read("models").sort_by("recorded_at").to_pylist()
         found = [r for r in rows if all(r[k] == v for k, v in wanted.items()) and there(self.lake, r["path"])]
         return found[-1] if found else None

@@ -174,6 +174,11 @@ class Recipe(Part):
         return sha256(canonical(self.model_dump(mode="json", exclude=apart)))
 
     @property
+    def training_hash(self) -> str:
+        """sha256 of the settings that, with the dataset's content, the base model and the seed, decide the weights."""
+        return sha256(canonical(self.model_dump(mode="json", include={"train", "dataset"})))
+
+    @property
     def dataset_table(self) -> str:
         """Name of the dataset's table in the lake."""
         return f"datasets/{self.name}"

@@ -102,7 +102,7 @@ def test_a_model_is_trained_and_evaluated_on_another_machine(
     directory, identity = registry.located(stored, "tiny")
     assert Path(directory).resolve().is_relative_to(here), "a third machine fetches it"
     assert identity == row["model_id"] == registry.model_id("tiny", Path(directory))
-    known = registry.trained(stored, name="tiny", recipe_hash=recipe.hash, seed=0)
+    known = registry.trained(stored, name="tiny", training_hash=recipe.training_hash, seed=0)
     assert known is not None, "what is trained is in the store, wherever it was trained"
     shutil.rmtree(there_ / "checkpoints")
     assert registry.trained(stored, name="tiny", seed=0) == known

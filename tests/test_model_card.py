@@ -85,8 +85,12 @@ def test_a_recipe_with_seeds_trains_a_model_for_each_once(
     assert [row["seed"] for row in first.values()] == [0, 1]
     assert len({row["model_id"] for row in first.values()}) == 2
     assert capsys.readouterr().err.count("trained seeded-seed") == 2
+    more = {**yaml.safe_load(file.read_text()), "seeds": [0, 1, 2], "title": "More", "evaluation": {"n_tasks": 7}}
+    file.write_text(yaml.safe_dump(more))
     main()
-    assert capsys.readouterr().err.count("is trained already") == 2
+    said = capsys.readouterr().err
+    assert said.count("is trained already") == 2, "a seed more, and how it is evaluated, decide no weights of these"
+    assert said.count("trained seeded-seed2-") == 1
     assert {name: registry.find(made.lake, name) for name in first} == first
     merged = flat({name: reported(row) for name, row in first.items()})
     assert {merged[f"{name}/model_id"] for name in first} == {row["model_id"] for row in first.values()}

@@ -27,7 +27,7 @@ def scratch_of(folder: Path, recipe: Recipe, sealed: Sealed, base: str, seed: in
     """
     libraries = [version(name) for name in ("torch", "transformers", "trl")]
     world = int(os.environ.get("WORLD_SIZE", 1))
-    parts = (recipe.hash, sealed.hash, registry.model_id("", Path(base)), seed, world, libraries)
+    parts = (recipe.training_hash, sealed.hash, registry.model_id("", Path(base)), seed, world, libraries)
     return folder / f"trainer-{digest(*parts)[:12]}"
 
 

@@ -59,8 +59,9 @@ def train(
     """Train one seed of a recipe by `fit` and register the checkpoint; returns its row of `models`.
 
     `job` is the module that trains, `objective` says in words what its loss is a mean over. What is trained already (same
-    recipe, dataset, base and seed) is returned as it is, unless `again`. Raises RecipeError before anything is loaded when
-    dataset, base model, settings and this machine do not go together, or another job is for this kind of dataset.
+    settings of training, dataset, base and seed) is returned as it is, unless `again`. Raises RecipeError before anything
+    is loaded when dataset, base model, settings and this machine do not go together, or another job is for this kind of
+    dataset.
     """
     if recipe.dataset is not None and (wanted := job_of(recipe)) != job:
         raise RecipeError(f"a dataset of method {recipe.dataset.method!r} is trained on by {wanted}, not by {job}.")
@@ -72,7 +73,7 @@ def train(
     require_held_out(recipe.train, len(sealed.held_out))
     name, base_id = model_name(recipe, seed), registry.identity_of(Path(here))
     known = registry.trained(
-        lake, name=name, recipe_hash=recipe.hash, dataset_hash=sealed.hash, base_id=base_id, seed=seed
+        lake, name=name, training_hash=recipe.training_hash, dataset_hash=sealed.hash, base_id=base_id, seed=seed
     )
     if known and not again:
         report.log(f"{known['model_id']} is trained already, by code {known['code_version']}; --again trains it anew")
@@ -90,6 +91,7 @@ def train(
         "path": str(folder),
         "recipe": recipe.name,
         "recipe_hash": recipe.hash,
+        "training_hash": recipe.training_hash,
         "dataset": sealed.table,
         "dataset_version": sealed.version,
         "dataset_hash": sealed.hash,
