@@ -8,13 +8,14 @@ import dagster as dg
 from assets.columns import rows
 from assets.plots import bars
 from assets.resources import Experiments, Settings, job_command
-from assets.shown import of_evaluation, of_masks, of_model
+from assets.shown import of_evaluation, of_masks, of_models
 from stepwell.critics.asked import asker_of
 from stepwell.curation.masks import mask_new, masks_hash, rule_of
 from stepwell.curation.select import Selection, select
 from stepwell.datasets.build import build
 from stepwell.datasets.incremental import code_hash
 from stepwell.launching import ROLLOUTS, evaluation_of, job_of
+from stepwell.models import model_names
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
 
@@ -70,7 +71,8 @@ def branch(recipe: Recipe, file: Path, others: Collection[str] = ()) -> list[dg.
     ) -> dg.MaterializeResult[None]:
         """A checkpoint trained with TRL on the dataset for every seed, with its curves; those that are trained already stay."""
         command = job_command(job_of(recipe), "--recipe", str(file), "--lake", settings.uri)
-        return of_model(pipes.run(command=command, context=context).get_materialize_result(), settings.lake(), recipe)
+        trained = pipes.run(command=command, context=context).get_materialize_result()
+        return of_models(trained, settings.lake(), recipe.name, model_names(recipe))
 
     @dg.asset(key=["evaluations", recipe.name], deps=[model], group_name=group)
     def evaluation(

@@ -19,6 +19,7 @@ import dagster as dg
 from assets.columns import rows
 from assets.plots import bars, by_iteration
 from assets.resources import Experiments, Settings, job_command
+from assets.shown import of_models
 from stepwell import invariants
 from stepwell.contamination.gate import gate
 from stepwell.contamination.planned import planned
@@ -103,7 +104,8 @@ def iterations(recipe: Recipe, file: Path) -> list[dg.AssetsDefinition]:
         run(context, settings, pipes, "train")
         row = Loop(recipe, settings.lake()).model(int(context.partition_key)) or {}
         shown = ("model_id", "path", "base_model", "n_rows", "n_trained_tokens", "wall_s", "metrics")
-        return made(context, settings, "train", **{k: row[k] for k in shown})
+        trained = made(context, settings, "train", **{k: row[k] for k in shown})
+        return of_models(trained, settings.lake(), recipe.name, [row["name"]])
 
     @dg.asset(key=["evaluations", recipe.name], deps=[models], partitions_def=parts, group_name=group)
     def evaluations(

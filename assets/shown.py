@@ -14,7 +14,6 @@ from stepwell.evaluation.rows import summarise
 from stepwell.lake import Lake
 from stepwell.lineage import trace
 from stepwell.lineage.picture import picture
-from stepwell.models import model_names
 from stepwell.query import connect, question, run
 from stepwell.recipe import Recipe
 
@@ -27,17 +26,19 @@ _MASKED = (
 )
 
 
-def of_model(result: dg.MaterializeResult[None], lake: Lake, recipe: Recipe) -> dg.MaterializeResult[None]:
-    """Links of a model to its dataset, evaluation, cards and trace, added to what the job reported."""
+def of_models(
+    result: dg.MaterializeResult[None], lake: Lake, branch: str, names: Sequence[str]
+) -> dg.MaterializeResult[None]:
+    """Links of the models of a branch to its dataset and evaluation, their cards and traces, added to what the job reported."""
     rows = {
         row["name"]: row
         for row in lake.read("models", columns=["name", "path", "recorded_at"]).sort_by("recorded_at").to_pylist()
     }
     found: dict[str, Any] = {
-        "made from": dg.MetadataValue.asset(dg.AssetKey(["datasets", recipe.name])),
-        "evaluated in": dg.MetadataValue.asset(dg.AssetKey(["evaluations", recipe.name])),
+        "made from": dg.MetadataValue.asset(dg.AssetKey(["datasets", branch])),
+        "evaluated in": dg.MetadataValue.asset(dg.AssetKey(["evaluations", branch])),
     }
-    for name in (name for name in model_names(recipe) if name in rows):
+    for name in (name for name in names if name in rows):
         found[f"card of {name}"] = dg.MetadataValue.path(f"{rows[name]['path']}/README.md")
         found[f"trace of {name}"] = drawn(picture(trace(lake, name)), f"what {name} was made from")
     return result._replace(metadata={**(result.metadata or {}), **found})

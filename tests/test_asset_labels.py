@@ -12,7 +12,7 @@ import pytest
 from assets import columns
 from assets.definitions import build_defs
 from assets.resources import Experiments, Settings
-from assets.shown import of_evaluation, of_model
+from assets.shown import of_evaluation, of_models
 from assets.watching import QUIET_S, new_sources
 from schemas.events import ENVELOPE
 from schemas.kinds import KINDS
@@ -129,7 +129,7 @@ def test_models_and_evaluations_link_to_each_other_and_show_rates(tmp_path: Path
     assert [(r.data["n"], r.data["rate"]) for r in records] == [(4, 0.75)]
     assert 0 < records[0].data["low"] < 0.75 < records[0].data["high"] < 1
     assert "data:image/png" in str(shown["ends"])
-    linked = of_model(dg.MaterializeResult(), lake, recipe).metadata or {}
+    linked = of_models(dg.MaterializeResult(), lake, "small", []).metadata or {}
     assert linked["made from"].asset_key == dg.AssetKey(["datasets", "small"])  # type: ignore[union-attr]
     assert linked["evaluated in"].asset_key == dg.AssetKey(["evaluations", "small"])  # type: ignore[union-attr]
 

@@ -125,6 +125,9 @@ def test_two_iterations_are_materialised_in_order(tmp_path: Path, lake: Lake, mo
     assert "data:image/png" in str(made["rollouts/loop"]["disagreement"].value)
     assert made["datasets/loop"]["table"].value == "datasets/loop-2"
     assert "loop-1" in str(made["models/loop"]["base_model"].value)
+    assert made["models/loop"]["evaluated in"].value == dg.AssetKey(["evaluations", "loop"])
+    assert str(made["models/loop"]["card of loop-2"].value).endswith("/README.md")
+    assert "data:image/svg" in str(made["models/loop"]["trace of loop-2"].value)
     assert "data:image/png" in str(made["evaluations/loop"]["rates"].value)
     shifted = run(defs, "2", ("shifts",))
     assert shifted.success
