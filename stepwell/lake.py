@@ -177,6 +177,11 @@ class Lake:
             f"datasets/{f.base_name}" for f in store[0].get_file_info(selector) if f.type == fs.FileType.Directory
         )
 
+    def table_names(self) -> list[str]:
+        """Every table a lake can have: the declared ones, its datasets and what was chosen for each."""
+        datasets = self.dataset_names()
+        return [*TABLES, *datasets, *(name.replace("datasets/", "choices/", 1) for name in datasets)]
+
     def read(
         self, name: str, version: int | None = None, columns: Sequence[str] | None = None, filters: object | None = None
     ) -> pa.Table:

@@ -19,7 +19,6 @@ import pyarrow.fs as fs
 from deltalake import DeltaTable, WriterProperties
 from deltalake.exceptions import CommitFailedError
 
-from schemas.tables import TABLES
 from stepwell.errors import LakeError
 from stepwell.lake import Lake
 
@@ -73,9 +72,7 @@ def maintain(lake: Lake, dry_run: bool = False, few: int = FEW, many: int = MANY
     writers that are no appends leave no moment to commit in.
     """
     with lake.alone("maintenance", "maintaining"):
-        datasets = lake.dataset_names()
-        names = [*TABLES, *datasets, *(name.replace("datasets/", "choices/", 1) for name in datasets)]
-        return [_table(lake, name, dry_run, few, many) for name in names if lake.version(name) is not None]
+        return [_table(lake, name, dry_run, few, many) for name in lake.table_names() if lake.version(name) is not None]
 
 
 def _table(lake: Lake, name: str, dry_run: bool, few: int, many: int) -> Maintained:

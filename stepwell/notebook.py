@@ -104,7 +104,7 @@ class OpenLake:
         return Lineage(trace(self.lake, name))
 
     def impact(self, name: str, kind: str | None = None) -> Lineage:
-        """What a source, trajectory, task, repository, corpus, dataset or model has touched."""
+        """What a trajectory, event, task, repository, corpus, source or model has touched."""
         return Lineage(impact(self.lake, name, kind))
 
     def versions(self, table: str = "events") -> pl.DataFrame:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -206,8 +207,19 @@ def names(folder: Path = RECIPES) -> list[str]:
     return sorted(p.stem for p in folder.glob("*.yaml") if not p.stem.startswith("_"))
 
 
+class _Words(yaml.SafeLoader):
+    """YAML in which `off` is a word and a date is text, as in version 1.2."""
+
+
+_Words.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] not in ("bool", "timestamp")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Words.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+
+
 def _resolve(file: Path) -> dict[str, Any]:
-    settings = yaml.safe_load(file.read_text()) or {}
+    settings = yaml.load(file.read_text(), _Words) or {}
     if not isinstance(settings, dict):
         raise RecipeError(f"recipe {str(file)!r} is a {type(settings).__name__}; it must be a mapping of settings.")
     base = settings.pop("extends", None)

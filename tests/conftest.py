@@ -17,8 +17,10 @@ from vllm_server import Server, serving
 
 from jobs.report import Reporter
 from jobs.smollm2 import PACKAGE, make
+from jobs.tokenizer import train_tokenizer
 from jobs.vllm_policy import vllm_python
 from stepwell.lake import Lake
+from stepwell.rendering import Renderer
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -39,6 +41,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("vllm"))
         if item.get_closest_marker("vllm") and python is None:
             item.add_marker(pytest.mark.skip(reason="vLLM is not here; make vllm"))
+
+
+@pytest.fixture(scope="session")
+def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
+    """A renderer of the embedded template with a small tokenizer; a module may have another one of that name."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(["view the code and sub 2 '+' '-' then check and submit"] * 20, 320).save_pretrained(folder)
+    return Renderer.load(folder)
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+from lakes import good_repair, looping
 
 from schemas.models import MODELS
 from stepwell.evaluation.rows import record_rows
 from stepwell.event import Event
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from tests.lakes import good_repair, looping
 
 Outcomes = Sequence[Sequence[bool]]
 """Whether each attempt at each task is resolved."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hostile_world import LIMITS, Check, Hostile, World, attack, available
+
 from stepwell.errors import SandboxError
 from stepwell.rollout.sandbox import Jail, Sandbox
-from tests.hostile_world import LIMITS, Check, Hostile, World, attack, available
 
 BEGIN, END = "<!-- begin: python -m tests.hostile_programs -->", "<!-- end -->"
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from browser import CHROMIUM, Browser
+from evaluated import evaluated, model_id, once, trained
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -37,8 +39,6 @@ from stepwell.rollout.policies import Scripted
 from stepwell.rollout.policies.scripted import NoisyPolicy
 from stepwell.rollout.runs import repairs
 from stepwell.settings import World
-from tests.browser import CHROMIUM, Browser
-from tests.evaluated import evaluated, model_id, once, trained
 
 WORLD = World(functions=1, bugs_max=1, max_turns=6)
 DRAWS = 400

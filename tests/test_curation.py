@@ -11,10 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import lakes
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from lakes import Step, trajectory
 from typer.testing import CliRunner
 
 from schemas.steps import STEPS
@@ -34,8 +36,6 @@ from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe, load
 from stepwell.rendering import Renderer
-from tests import lakes
-from tests.lakes import Step, trajectory
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 BOTH = ("demo", "other")

@@ -18,7 +18,6 @@ import torch
 from typer.testing import CliRunner
 
 from jobs.make_base import start_from_scratch
-from jobs.tokenizer import train_tokenizer
 from schemas.tables import DATASET
 from stepwell import invariants
 from stepwell.batching import Crowd
@@ -49,13 +48,6 @@ ROOT = Path(__file__).parent.parent
 WORLD = World(functions=1, bugs_max=1, max_turns=8)
 CORPUS = "rollouts/d-1"
 HALF = Schedule("constant", start=0.5)
-
-
-@pytest.fixture(scope="module")
-def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(["view the code and sub 2 '+' '-' then check and submit"] * 20, 320).save_pretrained(folder)
-    return Renderer.load(folder)
 
 
 def mixed(lake: Lake, schedule: Schedule | None = HALF, n: int = 10) -> list[str]:

@@ -10,9 +10,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from lakes import build as build_lake
+from lakes import good_repair, looping
 from typer.testing import CliRunner
 
-from jobs.tokenizer import train_tokenizer
 from schemas.tables import DATASET
 from stepwell.cli import build_app
 from stepwell.cli.common import output
@@ -29,15 +30,6 @@ from stepwell.log import EventLog
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
 from stepwell.seals import seal_of
-from tests.lakes import build as build_lake
-from tests.lakes import good_repair, looping
-
-
-@pytest.fixture(scope="module")
-def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(["view the code and sub 2 '+' '-' then check and submit"] * 20, 320).save_pretrained(folder)
-    return Renderer.load(folder)
 
 
 def recipe(method: str, **settings: Any) -> Recipe:

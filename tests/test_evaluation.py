@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from evaluated import evaluated, once
 
 from stepwell.errors import LakeError
 from stepwell.evaluation.intervals import wilson
 from stepwell.evaluation.rows import summarise
 from stepwell.event import Event
 from stepwell.lake import Lake
-from tests.evaluated import evaluated, once
 
 
 def test_rows_once_and_their_sum(lake: Lake) -> None:

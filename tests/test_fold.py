@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import polars as pl
+from lakes import build, good_repair, looping
 from polars.testing import assert_frame_equal
 
 from schemas.tables import TABLES
@@ -12,7 +13,6 @@ from stepwell.event import Event
 from stepwell.fold import refresh, seen
 from stepwell.lake import Lake, require_schema
 from stepwell.log import EventLog
-from tests.lakes import build, good_repair, looping
 
 
 def rows(lake: Lake, name: str) -> pl.DataFrame:

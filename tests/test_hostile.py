@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hostile_programs import BEGIN, HOSTILE
+from hostile_world import LIMITS, Hostile, World, attack, available, inhabitants
 
 from stepwell.rollout.sandbox import JAILED_MODES, Mode, Sandbox
-from tests.hostile_programs import BEGIN, HOSTILE
-from tests.hostile_world import LIMITS, Hostile, World, attack, available, inhabitants
 
 ROOT = Path(__file__).parent.parent
 

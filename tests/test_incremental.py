@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
+from lakes import good_repair, looping, wasteful
 
 from schemas.choices import CHOICES
 from stepwell.critics.run import judge_new
@@ -28,7 +29,6 @@ from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
 from stepwell.seals import seal_of
 from stepwell.shuffle import ids_of, whole
-from tests.lakes import good_repair, looping, wasteful
 
 BASE = Path(__file__).parents[1] / "jobs" / "base"
 CORPORA = ("demo", "rollouts/one two")

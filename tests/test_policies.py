@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from jailed import sandbox
 
-from stepwell.errors import SandboxError, UsageError
+from stepwell.errors import UsageError
 from stepwell.rollout.environments.repair import RepairEnvironment
 from stepwell.rollout.environments.truth import failed, label_step, still_outstanding
 from stepwell.rollout.episode import Episode, EpisodeRunner, run_episode
@@ -17,7 +17,6 @@ from stepwell.rollout.families import EVAL_FAMILIES, TRAIN_FAMILIES
 from stepwell.rollout.policies import Reply, ScriptedPolicy, View
 from stepwell.rollout.policies.scripted import NoisyPolicy, OraclePolicy, next_command, say, spoil
 from stepwell.rollout.repair import Difficulty, RepairTask, make_task
-from stepwell.rollout.sandbox import Sandbox
 from stepwell.rollout.scaffolds import render
 from stepwell.rollout.scaffolds.bash import format_action
 
@@ -37,15 +36,6 @@ MESSES = (
     "rm mod.py && mkdir mod.py",
     "rm mod.py && ln -s /etc/passwd mod.py",
 )
-
-
-@functools.cache
-def sandbox() -> Sandbox:
-    """The strongest sandbox of this machine, or a skip."""
-    try:
-        return Sandbox()
-    except SandboxError as error:
-        pytest.skip(str(error))
 
 
 def play(policy: ScriptedPolicy, seed: int, difficulty: Difficulty = HARD, max_turns: int = 24) -> Episode:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stepwell import recipe
 from stepwell.errors import RecipeError, UnknownName
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def test_every_shipped_recipe_loads_and_differs_only_where_it_says() -> None:
@@ -38,3 +42,27 @@ def test_errors_list_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(RecipeError, match="must be a mapping"):
         recipe.load(tmp_path / "list.yaml")
+
+
+def test_words_of_settings_need_no_quotes(tmp_path: Path) -> None:
+    (tmp_path / "words.yaml").write_text("""
+contamination: {off: [cut], repository: off, before: 2024-06-01}
+curate: {dedup: {exact: off}}
+train: {packing: true, learning_rate: 1e-3}
+""")
+    loaded = recipe.load(tmp_path / "words.yaml")
+    assert (loaded.contamination.off, loaded.contamination.repository) == (("cut",), "off")
+    assert loaded.contamination.before == "2024-06-01"
+    assert loaded.curate is not None
+    assert loaded.curate.dedup is not None
+    assert loaded.curate.dedup.exact == "off"
+    assert (loaded.train.packing, loaded.train.learning_rate) == (True, 0.001)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_every_recipe_in_the_docs_loads(page: Path, tmp_path: Path) -> None:
+    for text in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        if set(yaml.safe_load(text)) <= {"extends", *recipe.Recipe.model_fields}:
+            (tmp_path / "_repair.yaml").write_text((recipe.RECIPES / "_repair.yaml").read_text())
+            (tmp_path / "shown.yaml").write_text(text)
+            recipe.load(tmp_path / "shown.yaml")

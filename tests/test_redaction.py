@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
+from lakes import actions, build, good_repair, verdict
 
 from schemas.models import MODELS
 from schemas.rejects import REJECTS
@@ -36,7 +37,6 @@ from stepwell.redaction.run import redact
 from stepwell.redaction.scan import scan
 from stepwell.redaction.target import Target
 from stepwell.seals import seal_of
-from tests.lakes import actions, build, good_repair, verdict
 
 VALUE = 'kQ7/"zP\\2m=Wx 9'
 OTHER = "correct-horse-battery"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import shlex
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jailed import sandbox
 
-from stepwell.errors import SandboxError, UnknownName, UsageError
+from stepwell.errors import UnknownName, UsageError
 from stepwell.rollout.environments import Observation
 from stepwell.rollout.environments.repair import RepairEnvironment
 from stepwell.rollout.environments.truth import line_distance
@@ -25,15 +25,6 @@ from stepwell.rollout.scaffolds.bash import BashScaffold, format_action, parse_a
 EASY = Difficulty(3, 1, 1, 1.0, "source")
 HARD = Difficulty(5, 2, 3, 0.5, "name")
 GLUE = {"is", "of", "in", "can", "each", "new", "after", "any"}
-
-
-@functools.cache
-def sandbox() -> Sandbox:
-    """The strongest sandbox of this machine, or a skip."""
-    try:
-        return Sandbox()
-    except SandboxError as error:
-        pytest.skip(str(error))
 
 
 DRAWN = Difficulty(3, 1, 2, 0.8, "source", drawn=True)

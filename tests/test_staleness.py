@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
+from lakes import good_repair, looping
 
 from assets.branch import branches
 from assets.log_assets import log_assets
@@ -17,7 +18,6 @@ from stepwell.event import Event
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.seals import seal_of
-from tests.lakes import good_repair, looping
 
 BASE = Path(__file__).parents[1] / "jobs" / "base"
 RECIPE = f"""

@@ -16,7 +16,6 @@ from filelock import FileLock, Timeout
 
 from schemas.column import Table
 from schemas.kinds import KINDS
-from schemas.tables import TABLES
 from stepwell.errors import LakeError, SchemaError, StepwellError
 from stepwell.fold import FOLDS, seen
 from stepwell.health.finding import Finding, note, ok, problem
@@ -35,7 +34,7 @@ def check_lake(lake: Lake) -> list[Finding]:
     if lake.local and not Path(lake.uri).is_dir():
         return [note("lake", f"no lake at {lake.uri} yet", "stepwell import FOLDER makes one, or give --lake.")]
     try:
-        names = [*TABLES, *lake.dataset_names()]
+        names = lake.table_names()
         handles = {name: handle for name in names if (handle := lake.table(name)) is not None}
     except _WHAT_GOES_WRONG as error:
         return [problem("lake", f"{lake.uri} cannot be read: {_short(error)}", _access(lake))]

@@ -78,12 +78,13 @@ def redact(lake: Lake, target: Target, reason: str, say: Callable[[str], None] =
             say(f"events: {min(at + _BATCH, len(concerned))} of {len(concerned)} trajectories rewritten")
         if lake.version("trajectories") is not None:
             refresh(lake)
-        for name in lake.dataset_names():
-            _dataset(report, lake, name, taking)
+        for name in lake.table_names():
+            if name not in TABLES:
+                _dataset(report, lake, name, taking)
         for name in TABLES:
             if name != "events":
                 _table(report, lake, name, taking)
-        for name in [*TABLES, *lake.dataset_names()]:
+        for name in lake.table_names():
             report.files_erased[name] = report.files_erased.get(name, 0) + erase(lake, name, taking, set(concerned))
         report.files_changed += clean_files(lake, taking)
         say("scanning every file")
@@ -195,7 +196,10 @@ def _version(
 
 
 def _dataset(report: Report, lake: Lake, name: str, taking: Taking) -> None:
-    """Drop the rows of what is concerned: their token ids say what their messages say. The dataset is to be built again."""
+    """Drop what a dataset, or the table of what was chosen for it, has of what is concerned: token ids say what messages say.
+
+    The dataset is to be built again.
+    """
     concerned = pa.array([*report.trajectories, *report.taken_down], pa.string())
 
     def kept(rows: pa.Table) -> pa.Table | None:
