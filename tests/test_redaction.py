@@ -269,8 +269,13 @@ def test_takedown_reaches_children_datasets_and_later_imports(lake: Lake) -> Non
 
 
 def test_rows_of_datasets_go_with_their_trajectory(lake: Lake) -> None:
+    fields, zero = lake.spec("choices/sft").schema, {"int32": 0, "int64": 0, "string": "x"}
+    blank = {f.name: None if f.nullable else zero[str(f.type)] for f in fields}
+    chosen = [{**blank, "trajectory_id": t, "curated": f'{{"said": "{t}"}}'} for t in ("t-secret", "t-good-a")]
+    lake.replace("choices/sft", pa.Table.from_pylist(chosen, fields), {"dataset_hash": "two"})
     report = redact(lake, Target(down=frozenset({"t-good-a"})), "asked for")
-    assert report.rows_dropped == {"datasets/sft": 1}
+    assert report.rows_dropped == {"datasets/sft": 1, "choices/sft": 1}
+    assert lake.read("choices/sft").column("trajectory_id").to_pylist() == ["t-secret"]
     assert [(m["model_id"], m["rows"]) for m in report.models] == [("m1", 1), ("m2", 1)]
     assert lake.read("datasets/sft").num_rows == 0
     version, seal = seal_of(lake, "datasets/sft") or (0, {})
