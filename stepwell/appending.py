@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from stepwell.event import Event, to_table
-from stepwell.ids import digest, sha256
+from stepwell.ids import digest, sha256, storable
 from stepwell.log import EventLog
 
 _UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError)
@@ -37,10 +37,12 @@ def _fits(event: Event, refuse: Callable[[Event, str], None]) -> bool:
 
 
 def reject_row(
-    path: str, offset: int, reason: str, detail: str, raw: bytes, format: str, batch_id: str
+    path: str, offset: int, reason: str, detail: str, raw: bytes, format: str | None, batch_id: str
 ) -> dict[str, Any]:
     """A row of `rejects`; the same input for the same reason always has the same id."""
+    path = storable(path)
     return {
-        "reject_id": digest(path, offset, reason, sha256(raw)), "path": path, "offset": offset, "reason": reason,
-        "detail": detail, "format": format, "raw": raw, "batch_id": batch_id, "recorded_at": datetime.now(UTC),
+        "reject_id": digest(path, offset, reason, sha256(raw or detail)), "path": path, "offset": offset,
+        "reason": reason, "detail": storable(detail), "format": storable(format), "raw": raw, "batch_id": batch_id,
+        "recorded_at": datetime.now(UTC),
     }  # fmt: skip

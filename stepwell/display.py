@@ -1,4 +1,4 @@
-"""Hostile text on pages of ours: what a page forbids itself, and characters that hide or turn text, written out.
+"""Hostile text on pages and terminals of ours: what a page forbids itself, and characters that hide or turn text, written out.
 
 Belongs here: what every page shares. Does not belong here: any page.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+
+from rich.markup import escape
 
 HIDDEN: tuple[tuple[int, int], ...] = (
     (0x00, 0x08), (0x0B, 0x1F), (0x7F, 0x9F), (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5),
@@ -21,6 +23,11 @@ _HIDDEN = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in HIDDEN) + "]
 def plain(text: str | None) -> str:
     """Text with control, invisible and direction-changing characters written out as their code points."""
     return _HIDDEN.sub(lambda m: f"⟨U+{ord(m[0]):04X}⟩", (text or "").replace("\r\n", "\n"))
+
+
+def terminal(text: str | None) -> str:
+    """Text for a terminal, where rich takes markup: as `plain` writes it, and no markup."""
+    return escape(plain(text))
 
 
 def policy(script: str = "", style: str = "", form: str = "'none'") -> str:

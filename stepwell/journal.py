@@ -34,6 +34,7 @@ class Journal:
                 f"another process keeps its journal in {str(folder)!r}; stop it, or give this one its own with --journal."
             ) from error
         self.live: dict[Path, set[str]] = {p: set() for p in sorted(folder.glob("journal-*.jsonl"))}
+        self._unread = bool(self.live)
         self._next = max((int(p.stem.partition("-")[2]) for p in self.live), default=0) + 1
         self._file: Any = None
         self._current: Path | None = None
@@ -53,6 +54,7 @@ class Journal:
                         record = None
                     yield path, at, line, record if isinstance(record, dict) and "t" in record else None
                     at += len(line)
+        self._unread = False
 
     async def append(self, key: str, line: bytes) -> None:
         """Return when the line is on disk; lines are kept in the order of the calls.
@@ -105,10 +107,13 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def forget(self, keys: set[str]) -> None:
-        """Let go of what is in the lake as a whole, and of segments in which there is nothing else."""
+        """Let go of what is in the lake as a whole, and of segments in which there is nothing else.
+
+        No segment is deleted before all are replayed: of the others it is not known yet what is in them.
+        """
         for path, live in list(self.live.items()):
             live -= keys
-            if not live and path != self._current:
+            if not live and path != self._current and not self._unread:
                 path.unlink()
                 del self.live[path]
 

@@ -32,9 +32,16 @@ def identity_of(directory: Path) -> str:
     return name if name.endswith(found.removeprefix(name)) else found
 
 
+def registered(lake: Lake) -> list[dict[str, Any]]:
+    """Rows of `models`, the newest first."""
+    rows = lake.read("models").sort_by([("recorded_at", "descending"), ("model_id", "ascending")])
+    found: list[dict[str, Any]] = rows.to_pylist()
+    return found
+
+
 def ancestors(lake: Lake, base: str | None) -> list[dict[str, Any]]:
     """Rows of `models` that a base model comes from, the nearest first: those whose id, directory or name it is."""
-    rows = lake.read("models").sort_by([("recorded_at", "descending"), ("model_id", "ascending")]).to_pylist()
+    rows = registered(lake)
     chain: list[dict[str, Any]] = []
     while found := next((r for key in ("model_id", "path", "name") for r in rows if base and r[key] == base), None):
         if found in chain:

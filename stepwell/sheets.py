@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.markup import escape
 from rich.table import Table
+
+from stepwell.display import terminal
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Sheet:
 
     def terminal(self) -> Table:
         """For a terminal."""
-        table = Table(title=escape(self.title), title_justify="left", caption=escape(self.note), caption_justify="left")
+        table = Table(
+            title=terminal(self.title), title_justify="left", caption=terminal(self.note), caption_justify="left"
+        )
         for i, heading in enumerate(self.headings):
-            table.add_column(escape(heading), justify="right" if i else "left")
+            table.add_column(terminal(heading), justify="right" if i else "left")
         for row in self.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(terminal, row))
         return table
 
     def markdown(self, title: str = "**{}**") -> str:

@@ -351,6 +351,17 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(orjson.loads(CliRunner().invoke(app, ["formats", "--json"]).stdout)["formats"]) == set(IMPORTERS)
 
 
+def test_no_control_sequence_of_a_file_reaches_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_width", 250)
+    app = typer.Typer()
+    data.register(app)
+    said = [{"role": "user", "content": "Go."}, {"role": "assistant", "content": "ls", "mood\x1b[2J[red]": "good"}]
+    path = write(tmp_path / "rows.jsonl", orjson.dumps({"instance_id": A, "messages": said}))
+    told = CliRunner().invoke(app, ["import", str(path), "--lake", str(tmp_path / "lake")])
+    assert "action.mood⟨U+001B⟩[2J[red]" in told.stdout
+    assert "\x1b" not in told.stdout
+
+
 def test_small_batches_are_whole_trajectories(lake: Lake, tmp_path: Path) -> None:
     import_paths(lake, [write_run(tmp_path / "run", 9)], batch_events=1)
     whole_and_once(lake, 9)

@@ -20,6 +20,7 @@ from trajectory_files import mini_1
 from typer import Typer
 from typer.testing import CliRunner
 
+from schemas.comparisons import COMPARISONS
 from schemas.evaluations import EVALUATIONS
 from schemas.models import MODELS
 from schemas.sources import SOURCES
@@ -103,6 +104,23 @@ def test_a_model_trained_on_its_own_rollouts_ends(lake: Lake) -> None:
     assert sum(node.kind == "model" for node in trace(lake, "loop").walk()) == 1
 
 
+def test_a_model_that_is_reached_by_many_ways_is_told_once(lake: Lake) -> None:
+    """As DAgger makes them: every iteration is trained on what all models before it rolled out, and starts from the last."""
+    n, models = 14, list[dict[str, Any]]()
+    for i in range(n):
+        EventLog(lake).append(lakes.good_repair(f"t-{i}", model=f"m{i}", corpus=f"rollouts/{i:02}"), f"b-{i}")
+        rows = [dataset_row(f"r{k}", f"d{i}", f"t-{k}", f"rollouts/{k:02}") for k in range(i)]
+        version = lake.replace(f"datasets/d{i}", pa.concat_tables(rows), {}) if rows else None
+        dataset = f"datasets/d{i}" if rows else None
+        made = model(f"m{i}", dataset, version, age=n - i, base=f"m{i - 1}" if i else "jobs/base")
+        models.append(made | {"events_version": lake.version("events")})
+    lake.add("models", pa.Table.from_pylist(models, schema=MODELS.schema))
+    tree = trace(lake, f"m{n - 1}")
+    assert sorted(node.name for node in nodes(tree, "model")) == sorted(m["name"] for m in models)
+    rollouts = tree.children[0].children[0].children
+    assert [c.children[0].facts["policy"] for c in rollouts] == [f"m{i}" for i in range(n - 1)], "named everywhere"
+
+
 def test_a_base_model_has_no_dataset(lake: Lake) -> None:
     row = model("brought", None, None)
     lake.add("models", pa.Table.from_pylist([row], schema=MODELS.schema))
@@ -110,11 +128,11 @@ def test_a_base_model_has_no_dataset(lake: Lake) -> None:
 
 
 def test_the_tree_escapes_what_comes_from_outside(traced: Lake) -> None:
-    hostile = source("[red]x[/red].json", "demo", ["t-good-a"])
+    hostile = source("[red]x[/red].json\x1b[2J\u202e", "demo", ["t-good-a"])
     traced.add("sources", pa.Table.from_pylist([hostile], schema=SOURCES.schema))
     out = io.StringIO()
     Console(file=out, width=200).print(render_trace(trace(traced, "srft")))
-    assert "[red]x[/red].json" in out.getvalue()
+    assert "[red]x[/red].json⟨U+001B⟩[2J⟨U+202E⟩" in out.getvalue()
     assert "a.traj.json" in out.getvalue()
 
 
@@ -278,6 +296,53 @@ def test_openlineage_events_are_valid_and_name_dataset_versions(touched: Lake) -
     trained = next(e for e in events if e["job"]["name"] == "train.model-b")
     versions = {d["name"]: d["facets"].get("version", {}).get("datasetVersion") for d in trained["inputs"]}
     assert versions == {"jobs/base": None, "datasets/first": str(touched.version("datasets/first"))}
+
+
+def test_impact_names_the_comparisons_that_rest_on_what_is_touched(touched: Lake) -> None:
+    nothing = dict.fromkeys(COMPARISONS.schema.names) | dict.fromkeys(("rate_a", "rate_b", "difference"), 0.5)
+    nothing |= dict.fromkeys(("low", "high", "p_value"), 1.0) | dict.fromkeys(
+        ("n_tasks", "only_a", "only_b", "n_seeds"), 1
+    )
+    nothing |= {"recorded_at": lakes.EPOCH, "suite": "s", "claimable": False, "arm_a": "base", "arm_b": "x"}
+    names = ("comparison_id", "evaluation_a", "evaluation_b", "evaluations_a", "evaluations_b")
+    of = [
+        ("c-1", "e-0", "e-1", None, None),
+        ("c-2", "e-0", "e-9", ["e-0"], ["e-9", "e-1"]),
+        ("c-3", "e-0", "e-9", [], []),
+    ]
+    rows = [nothing | dict(zip(names, values, strict=True)) for values in of]
+    touched.add("comparisons", pa.Table.from_pylist(rows, COMPARISONS.schema))
+    for asked, found in (("t-good-a", ["c-1", "c-2"]), ("t-loop-b", []), ("srft-000000000000", ["c-1", "c-2"])):
+        assert [n.name for n in nodes(impact(touched, asked), "comparison")] == found
+    other = touched.read("evaluations").to_pylist()[0] | {"evaluation_id": "e-9", "model_id": "srft-000000000005"}
+    touched.add("evaluations", pa.Table.from_pylist([other], EVALUATIONS.schema))
+    tree = impact(touched, "t-good-a")
+    below = [(n.name, c.name) for n in nodes(tree, "evaluation") for c in n.children]
+    assert sorted(below, key=lambda pair: pair[1])[2] == ("e-9", "c-3")
+    assert sorted(c for _, c in below) == ["c-1", "c-2", "c-3"], "each once, though two evaluations are in one"
+    facts = {"arm_a": "base", "arm_b": "x", "n_tasks": 1, "difference": 0.5, "claimable": False}
+    assert nodes(tree, "comparison")[0].facts == facts
+    made = {e["outputs"][0]["name"]: e for e in openlineage(touched, tree)}
+    valid(made["comparisons/c-2"])
+    assert [d["name"] for d in made["comparisons/c-2"]["inputs"]] == [f"evaluations/e-{n}" for n in (0, 1, 9)]
+
+
+def test_openlineage_names_a_model_alike_as_output_base_and_evaluated(touched: Lake) -> None:
+    seeded = model("srft-seed1", "datasets/srft", 1, age=2) | {"recipe": "srft", "seed": 1}
+    models = [seeded, *(model(n, None, None, base=b) for n, b in (("next", seeded["path"]), ("self", "self")))]
+    touched.add("models", pa.Table.from_pylist(models, MODELS.schema))
+    row = touched.read("evaluations").to_pylist()[0]
+    rows = [row | {"evaluation_id": f"e-{m}", "model_id": m} for m in (seeded["model_id"], "elsewhere")]
+    touched.add("evaluations", pa.Table.from_pylist(rows, EVALUATIONS.schema))
+    parts = [Tree("model", m["name"], {"model_id": m["model_id"]}) for m in models]
+    parts += [Tree("evaluation", r["evaluation_id"]) for r in rows]
+    by_output = {e["outputs"][0]["name"]: e for e in openlineage(touched, Tree("x", "x", {}, tuple(parts)))}
+    named = by_output["models/srft-seed1"]["outputs"][0]
+    assert named["facets"]["version"]["datasetVersion"] == seeded["model_id"]
+    assert by_output["models/next"]["inputs"] == [named]
+    assert by_output[f"evaluations/e-{seeded['model_id']}"]["inputs"] == [named]
+    assert by_output["evaluations/e-elsewhere"]["inputs"][0]["name"] == "elsewhere"
+    assert by_output["models/self"]["inputs"][0]["name"] == "self", "no model is its own base"
 
 
 def test_the_commands_write_what_they_tell(touched: Lake, tmp_path: Path) -> None:

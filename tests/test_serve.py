@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import lakes
 import pytest
 from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -33,6 +34,8 @@ from stepwell.live.keeping import Keeper
 from stepwell.live.openapi import MOST_EVENTS, openapi
 from stepwell.live.server import Server
 from stepwell.live.serving import Settings
+from stepwell.live.shapes import packed, unpacked
+from stepwell.live.traces import Traces
 from stepwell.log import EventLog, live
 from stepwell.secrets.redact import redactor_of
 
@@ -282,6 +285,42 @@ def test_a_silent_trajectory_is_unfinished_until_it_goes_on(lake: Lake) -> None:
     run(main)
 
 
+def test_an_ended_trajectory_stays_ended_when_it_is_sent_again(lake: Lake) -> None:
+    async def main() -> None:
+        async with served(lake, idle=0.2) as at:
+            await at.post([*begun("whole"), ended("whole")])
+            await at.until(lambda: len(rows(lake, "end")) == 1)
+            await at.post(begun("whole"))
+            await at.until(lambda: at.keeper.n_waiting == 0)
+            assert not at.keeper.lifecycle.open
+        async with served(lake, idle=0.2) as at:  # the same after a start
+            await at.post([*begun("whole"), *begun("quiet")])
+            await at.until(lambda: len(rows(lake, "end")) == 2)
+        assert {r["trajectory_id"]: r["end"]["exit_status"] for r in rows(lake, "end")} == {
+            "whole": "submitted", "quiet": "aborted",
+        }  # fmt: skip
+
+    run(main)
+
+
+def test_no_segment_is_deleted_before_it_is_replayed(lake: Lake, tmp_path: Path) -> None:
+    """More is acknowledged than may wait, so the lake is written to in the middle of the replay."""
+
+    async def main() -> None:
+        left = Keeper(lake, Journal(tmp_path / "j", segment_bytes=1))
+        for i in range(6):
+            await left.take([unpacked(packed(e)) for e in lakes.good_repair(f"t-{i}")[:3]], [])
+        await left.journal.close()  # nothing was committed, as after a kill
+        assert len(list((tmp_path / "j").glob("*.jsonl"))) == 6
+        again = Keeper(lake, Journal(tmp_path / "j"), most_events=4)
+        assert await again.start() == 6
+        await again.stop()
+
+    run(main)
+    assert len(EventLog(lake).read()) == 18
+    assert not list((tmp_path / "j").glob("*.jsonl"))
+
+
 def spans(n: int, conversation: str = "talk", say: str = "Repair it.") -> dict[str, Any]:
     """A request with the n-th call of a conversation and the tool it ran."""
 
@@ -350,6 +389,52 @@ def test_spans_are_one_trajectory_that_grows(lake: Lake) -> None:
     assert sum(r["kind"] == "end" for r in found) == 1
     (corpus,) = {r["corpus"] for r in found}
     assert corpus == "traces"
+
+
+def test_spans_that_diverge_are_one_reject_when_they_are_silent(lake: Lake) -> None:
+    traces = Traces(lake, "traces")
+    for i in range(4):
+        traces.add(str(i), spans(i), 1)
+    traces.write("b")
+    assert len(traces.silent(-1, "b")) == 4
+    for i in range(3):
+        traces.add(f"other-{i}", spans(0, say="Repair another."), 1)
+        traces.write("b")
+        assert not len(lake.read("rejects")), "they are read again"
+    assert len(traces.silent(-1, "b")) == 3
+    (row,) = lake.read("rejects").to_pylist()
+    assert row["reason"] == "diverged"
+    assert json.loads(row["raw"]) == [spans(0, say="Repair another.")] * 3
+
+
+def traced(*ids: str) -> dict[str, Any]:
+    """A request with a span of each of these traces, which call no model."""
+    return {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": i, "spanId": i} for i in ids]}]}]}
+
+
+def test_requests_that_share_a_trace_fall_silent_together(lake: Lake) -> None:
+    traces = Traces(lake, "traces")
+    for name, marks in {"a": "1", "b": "2", "alone": "3", "c": "4", "bare": ""}.items():
+        traces.add(name, traced(*marks), 1)
+    assert traces.silent(60, "b") == set()
+    time.sleep(0.2)
+    later = time.time()
+    traces.add("joins", traced("1", "2"), 1)
+    assert traces.silent(time.time() - later + 0.1, "b") == {"alone", "c", "bare"}
+    assert traces.silent(-1, "b") == {"a", "b", "joins"}
+    assert len(traces) == 0
+
+
+def test_looking_for_silence_is_cheap_when_thousands_of_conversations_go_on(lake: Lake) -> None:
+    traces = Traces(lake, "traces")
+    traces.add("silent", traced("0"), 1)
+    time.sleep(0.2)
+    later = time.time()
+    for i in range(1, 6000):
+        traces.add(str(i), traced(str(i), "shared" if i % 2 else str(i)), 1)
+    begun_at = time.process_time()
+    assert traces.silent(time.time() - later + 0.1, "b") == {"silent"}
+    assert time.process_time() - begun_at < 1.0
 
 
 def test_the_description_covers_every_kind_and_column() -> None:

@@ -23,7 +23,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from stepwell import query
-from stepwell.cli import looking
+from stepwell.cli import asking
 from stepwell.cli.shell import Shell, Words
 from stepwell.fold import refresh
 from stepwell.health.status import tables
@@ -43,7 +43,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 @pytest.fixture(scope="module")
 def program() -> Typer:
     app = Typer()
-    looking.register(app)
+    asking.register(app)
     return app
 
 
@@ -156,10 +156,29 @@ def test_statements_come_from_a_pipe(asked: Lake) -> None:
         "--lake",
         asked.uri,
     ]
-    text = "SELECT count(*) AS n\nFROM trajectories;\n.ask nope\nSELECT 9 AS m"
+    text = "SELECT count(*) AS n\nFROM trajectories;\n.ask nope\nSELECT 9 AS m;\n.quit\nSELECT 10 AS m"
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     assert done.stdout == "n\n5\nm\n9\n"
     assert "unknown question 'nope'" in done.stderr
+    assert "1 of 3 statements failed" in done.stderr
+    assert done.returncode == 1
+    done = subprocess.run(command, input="SELECT 1 AS n;\n.exit\n.nope", capture_output=True, text=True, check=True)
+    assert done.stdout == "n\n1\n"
+
+
+def test_a_file_for_the_answer_needs_a_statement(asked: Lake, program: Typer) -> None:
+    told = CliRunner().invoke(program, ["sql", "-o", "x.csv", "--lake", asked.uri], input="SELECT 1;")
+    assert "`.output x.csv`" in str(told.exception)
+
+
+def test_no_control_sequence_reaches_a_terminal(asked: Lake, program: Typer, shell: Shell, capsys: Any) -> None:
+    statement = "SELECT 'a[red]' || chr(27) || '[2J' || chr(8238) AS \"x\x1b[2J\""
+    shown = CliRunner().invoke(program, ["sql", statement, "--lake", asked.uri]).stdout
+    assert "a[red]⟨U+001B⟩[2J⟨U+202E⟩" in shown
+    shell.take("SELECT error('\x1b[2J')")
+    out = capsys.readouterr()
+    assert "⟨U+001B⟩[2J" in out.err
+    assert "\x1b[2J" not in shown + out.out + out.err
 
 
 def test_status_counts_rows_and_the_lag_of_the_folds(asked: Lake, lake: Lake) -> None:

@@ -232,7 +232,9 @@ def test_the_server_answers_this_machine_and_nobody_behind_another_name(world: L
             assert "t-good" not in text
         cross = {"Sec_Fetch_Site": "cross-site"}
         assert asked(server, "/view?id=t-good", Sec_Fetch_Mode="no-cors", **cross)[0] == 403
-        assert asked(server, "/?where=true", Sec_Fetch_Mode="navigate", **cross)[0] == 403
+        for sql in ("where=true", "%77here=true", "order=1", "first=0&where", "first=0&%6frder=1"):
+            assert asked(server, f"/?{sql}", Sec_Fetch_Mode="navigate", **cross)[0] == 403, sql
+        assert asked(server, "/view?id=nowhere", Sec_Fetch_Mode="navigate", **cross)[0] == 404
         assert asked(server, "/view?id=t-good", Sec_Fetch_Mode="navigate", **cross)[0] == 200
         assert asked(server, "/", "POST")[0] == 501
         assert asked(server, "/view?id=t-good", "HEAD")[2] == ""

@@ -207,6 +207,18 @@ def test_another_session_under_the_same_id_is_kept_as_a_reject(lake: Lake, tmp_p
     assert row["raw"] == other.read_bytes()
 
 
+def test_two_trajectories_of_one_file_that_are_refused_are_one_rejected_file(lake: Lake, tmp_path: Path) -> None:
+    first, other = tmp_path / "in" / "a.jsonl", tmp_path / "in" / "b.jsonl"
+    first.parent.mkdir()
+    first.write_bytes(lines(rewound("one")))
+    assert import_paths(lake, [first]).trajectories == 2
+    other.write_bytes(lines(rewound("one")).replace(b'"arguments": {"command": "', b'"arguments": {"command": "rm '))
+    assert other.read_bytes() != first.read_bytes()
+    report = import_paths(lake, [other])
+    assert (report.files, report.imported, report.rejected) == (1, 0, 1)
+    assert (report.trajectories, report.steps, report.reasons) == (0, 0, {"diverged": 2})
+
+
 def follow(lake: Lake, folder: Path, **rest: Any) -> Watch:
     return Watch(lake, folder, **({"every": 0.1, "settle": 0.3, "notified": False} | rest))
 
@@ -276,6 +288,41 @@ def test_a_document_is_read_when_it_is_whole_and_a_report_joins_later(lake: Lake
     (outcome,) = EventLog(lake).read(kinds=["outcome"]).to_pylist()
     assert outcome["outcome"]["resolved"] is True
     assert import_paths(lake, [folder]).events == 0
+
+
+def test_a_session_that_diverges_while_it_grows_is_one_reject_in_the_end(lake: Lake, tmp_path: Path) -> None:
+    folder, told = tmp_path / "in", list[dict[str, Any]]()
+    folder.mkdir()
+    (tmp_path / "first.jsonl").write_bytes(lines(pi("one", 6)))
+    import_paths(lake, [tmp_path / "first.jsonl"])
+    changed = pi("one", 5)
+    changed[2]["message"]["content"][0]["arguments"] = {"command": "rm everything"}
+    path = folder / "s.jsonl"
+    with Running(follow(lake, folder, settle=60.0, tell=told.append)) as running:
+        for i, n in enumerate((6, 9, 12, len(changed))):
+            path.write_bytes(lines(changed[:n]))
+            running.until(lambda i=i: running.watch.total.passes > i)  # type: ignore[misc]
+            assert not len(lake.read("rejects"))
+    read = [t["rejected"] for t in told if t["event"] == "read"]
+    assert (read[:-1], read[-1]) == ([{}] * (len(read) - 1), {"diverged": 1})
+    (row,) = lake.read("rejects").to_pylist()
+    assert row["raw"] == path.read_bytes()
+    assert running.watch.total.rejected == 1
+
+
+def test_a_folder_that_is_gone_is_waited_for(lake: Lake, tmp_path: Path) -> None:
+    folder, told = tmp_path / "in", list[dict[str, Any]]()
+    folder.mkdir()
+    with Running(follow(lake, folder, notified=True, tell=told.append)) as running:
+        running.until(lambda: bool(told))
+        folder.rmdir()
+        time.sleep(0.3)
+        n = len(told)
+        time.sleep(0.5)
+        assert len(told) - n <= 6, "ten listings a second at most"
+        folder.mkdir()
+        (folder / "s.jsonl").write_bytes(lines(pi("one", 2)))
+        running.until(lambda: steps(lake) == 2)
 
 
 def test_what_never_becomes_whole_is_rejected_in_the_end(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from functools import cache
 import typer
 
 from stepwell.cli.common import app, console
+from stepwell.display import plain
 from stepwell.errors import StepwellError, UsageError
 
 __all__ = ["build_app", "main"]
@@ -25,6 +26,7 @@ def build_app() -> typer.Typer:
     """The program with all its commands."""
     from stepwell.cli import (
         annotate,
+        asking,
         audit,
         comparing,
         contamination,
@@ -32,15 +34,16 @@ def build_app() -> typer.Typer:
         dagger,
         data,
         exporting,
+        health,
         keeping,
         likeness,
-        looking,
         loop,
         maintaining,
         proxy,
         revise,
         serving,
         steer,
+        tracing,
         viewing,
         watching,
     )
@@ -62,7 +65,9 @@ def build_app() -> typer.Typer:
         serving,
         watching,
         viewing,
-        looking,
+        asking,
+        tracing,
+        health,
         maintaining,
         keeping,
     ):
@@ -75,5 +80,7 @@ def main() -> None:
     try:
         build_app()()
     except StepwellError as error:
-        console.print(f"{type(error).__name__}: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            plain(f"{type(error).__name__}: {error}"), style="red", highlight=False, markup=False, soft_wrap=True
+        )
         sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import orjson
 import pyarrow.compute as pc
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
 from stepwell.cli.viewing import write_page
 from stepwell.critics import annotation, people, rules, taxonomy
-from stepwell.display import plain
+from stepwell.display import plain, terminal
 from stepwell.errors import UsageError
 from stepwell.fold import refresh_table
 from stepwell.lake import Lake
@@ -154,10 +153,10 @@ def disagreements_command(
         emit({"shared_steps": found.n_shared, "differing": len(listed), "steps": listed})
         return
     table = Table(
-        "trajectory", "step", *map(escape, raters), title=f"{len(listed)} of {found.n_shared} shared steps differ"
+        "trajectory", "step", *map(terminal, raters), title=f"{len(listed)} of {found.n_shared} shared steps differ"
     )
     for entry in listed[:_SHOWN]:
-        table.add_row(*(escape(str(entry.get(c, "-"))) for c in ("trajectory_id", "step", *raters)))
+        table.add_row(*(terminal(str(entry.get(c, "-"))) for c in ("trajectory_id", "step", *raters)))
     output.print(table)
     if len(listed) > _SHOWN:
         console.print(f"{_SHOWN} of {len(listed)} shown; --out and --json give all.", highlight=False)

@@ -11,10 +11,10 @@ from pathlib import Path
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.markup import escape
 from rich.table import Table
 
 from stepwell.cli.common import console, emit, output
+from stepwell.display import terminal
 from stepwell.errors import UsageError
 from stepwell.sheets import cell
 
@@ -84,7 +84,7 @@ def _text(answer: pa.Table, shape: Format) -> str:
 
 
 def _table(answer: pa.Table) -> Table:
-    table = Table(*(escape(name) for name in answer.column_names))
+    table = Table(*(terminal(name) for name in answer.column_names))
     for row in answer.slice(0, _SHOWN).to_pylist():
-        table.add_row(*(escape("" if v is None else str(v)) for v in row.values()))
+        table.add_row(*(terminal("" if v is None else str(v)) for v in row.values()))
     return table

@@ -47,6 +47,10 @@ def sql_command(
     """
     if statement is not None and question is not None:
         raise UsageError("give either one SELECT or --question NAME; `stepwell questions` lists the names.")
+    if to is not None and statement is None and question is None:
+        raise UsageError(
+            f"--output {to} without a statement; in the shell `.output {to}` writes the next answer to it."
+        )
     shape = Format.json if json else format_of(format, to)
     opened, limits = open_lake(lake), query.Limits(timeout, memory)
     pinned = _versions(opened, at or [])

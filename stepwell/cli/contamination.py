@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from schemas.kinds import HELD_OUT
@@ -14,6 +13,7 @@ from stepwell.contamination.effect import dirty_tasks, effect
 from stepwell.contamination.gate import Report, gate
 from stepwell.contamination.overlap import Overlap, overlap
 from stepwell.contamination.planned import planned
+from stepwell.display import terminal
 from stepwell.errors import StepwellError, UsageError
 from stepwell.lake import Lake
 from stepwell.recipe import RECIPES, Contamination, load
@@ -86,7 +86,7 @@ def _dirty(lake: Lake, report: Report, evaluation: str) -> set[str]:
 
 def _table(report: Report) -> Table:
     compared = (
-        ", ".join(f"{escape(s)} ({n} tasks)" for s, n in report.suites.items()) or "nothing: no suite is registered"
+        ", ".join(f"{terminal(s)} ({n} tasks)" for s, n in report.suites.items()) or "nothing: no suite is registered"
     )
     table = Table(title=f"{report.dataset} version {report.version}: {report.n_rows} rows against {compared}")
     for column in ("suite", "detector", "rows", "tasks", "highest", "waived", "examples: row = task"):
@@ -94,12 +94,12 @@ def _table(report: Report) -> Table:
     for line in report.table():
         numbers = (str(line["rows"]), str(line["tasks"]), f"{line['highest']:.2f}")
         said = (line["waived"] or "no", "\n".join(line["examples"]))
-        table.add_row(escape(line["suite"]), line["detector"], *numbers, *map(escape, said))
+        table.add_row(terminal(line["suite"]), line["detector"], *numbers, *map(terminal, said))
     return table
 
 
 def _histogram(suite: str, found: Overlap) -> Table:
-    title = f"{escape(suite)}: Jaccard of tasks {found.tasks:.3f}, of repositories {found.repos:.3f}"
+    title = f"{terminal(suite)}: Jaccard of tasks {found.tasks:.3f}, of repositories {found.repos:.3f}"
     table = Table(title=f"{title}; nearest of {found.n_train} training trajectories")
     table.add_column("Jaccard of commands")
     table.add_column("evaluated trajectories", justify="right")

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stepwell.chat import Backend, OpenAIBackend
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output, progress_bar
 from stepwell.critics import prompts
 from stepwell.critics.cassettes import Player, Recorder
 from stepwell.critics.context import History
@@ -109,8 +108,7 @@ def judge_command(
     else:
         backend = OpenAIBackend(model, base_url, concurrency=concurrency, rpm=rpm, timeout=timeout)
         backend = backend if record is None else Recorder(record, model, backend)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("trajectories")
 
         def update(done: Report) -> None:

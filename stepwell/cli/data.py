@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output, progress_bar
+from stepwell.display import plain, terminal
 from stepwell.errors import BadInput, UsageError
 from stepwell.importers.base import CAPABILITIES, REASONS
 from stepwell.importers.containers import sniff as tell
@@ -63,8 +62,7 @@ def import_command(
         raise UsageError("both --keep-secrets and --secret-values; give one of them.")
     values = of_file(secret_values) if secret_values else []
     opened, begun = open_lake(lake), time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
+    with progress_bar() as bars:
         bar = bars.add_task("files", total=None)
 
         def moved(done: int, total: int, n_bytes: int) -> None:
@@ -92,9 +90,9 @@ def _table(report: ImportReport, wall_s: float) -> Table:
         table.add_row(label, f"{counts[key]:,}")
         if key == "rejected_records":
             for reason, n in sorted(report.reasons.items()):
-                table.add_row(f"    {reason}: {escape(REASONS[reason])}", f"{n:,}")
+                table.add_row(f"    {reason}: {REASONS[reason]}", f"{n:,}")
     for kind, n in sorted(report.redacted.items()):
-        table.add_row(f"secrets redacted: {escape(kind)}", f"{n:,}")
+        table.add_row(f"secrets redacted: {terminal(kind)}", f"{n:,}")
     return table
 
 
@@ -105,7 +103,9 @@ def _fidelity_table(report: ImportReport) -> Table:
         column.justify = "right"
     for name, f in sorted(report.fidelity.items()):
         counts = (f.records, f.taken, f.rejected, f.source.total(), f.columns.total(), f.extra.total())
-        table.add_row(name, *(f"{n:,}" for n in counts), escape(", ".join(path for path, _ in f.extra.most_common(3))))
+        table.add_row(
+            name, *(f"{n:,}" for n in counts), terminal(", ".join(path for path, _ in f.extra.most_common(3)))
+        )
     return table
 
 
@@ -128,7 +128,7 @@ def sniff_command(
         emit({"path": path, **row})
     else:
         read = "imported" if row["importer"] else "not imported"
-        output.print(f"{row['format']} {row['version']}".strip(), f"({read}): {row['why']}", markup=False)
+        output.print(plain(f"{row['format']} {row['version']}".strip() + f" ({read}): {row['why']}"), markup=False)
 
 
 def formats_command(json: JsonOption = False) -> None:

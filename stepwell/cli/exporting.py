@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output, progress_bar
+from stepwell.display import terminal
 from stepwell.errors import UsageError
 from stepwell.exporters.registry import EXPORTERS
 from stepwell.exporters.run import Report, Request, export
@@ -71,8 +71,8 @@ def _table(report: Report, written: str) -> Table:
     table.add_row("looked at", f"{report.looked_at:,}")
     table.add_row("passed by the filter", f"{report.chosen:,}")
     for reason, n in sorted(report.left_out.items()):
-        table.add_row(f"  left out: {escape(reason)}", f"{n:,}")
-    table.add_row(f"  {escape(written)}", f"{report.written:,}")
+        table.add_row(f"  left out: {terminal(reason)}", f"{n:,}")
+    table.add_row(f"  {terminal(written)}", f"{report.written:,}")
     if report.sha256:
         table.add_row("bytes", f"{report.n_bytes:,}")
     return table

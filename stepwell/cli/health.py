@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output
+from stepwell.display import plain, terminal
 from stepwell.errors import StepwellError
 from stepwell.health.status import status
 
@@ -36,7 +36,7 @@ def status_command(lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False) ->
         columns = ("corpus", "trajectories", "steps", "graded", "resolved")
         corpora = Table(*columns)
         for row in told["corpora"]:
-            corpora.add_row(*(escape(f"{row[c]:,}" if isinstance(row[c], int) else row[c]) for c in columns))
+            corpora.add_row(*(terminal(f"{row[c]:,}" if isinstance(row[c], int) else row[c]) for c in columns))
         output.print(corpora)
     lines = [f"models: {', '.join(told['models'])}"] if told["models"] else []
     if told["rejects"]:
@@ -44,11 +44,11 @@ def status_command(lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False) ->
     if told["unfinished_redactions"]:
         lines.append(f"redactions not finished: {', '.join(told['unfinished_redactions'])}; run them again")
     for line in lines:
-        output.print(line, markup=False, highlight=False, soft_wrap=True)
+        output.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _tables(told: dict[str, Any]) -> Table:
-    table = Table("table", title=escape(told["lake"]))
+    table = Table("table", title=terminal(told["lake"]))
     for column in ("version", "rows", "files", "MB", "written", "seen", "behind"):
         table.add_column(column, justify="right")
     table.caption = "seen: the version of events a table was made from; behind: versions since then"
@@ -56,7 +56,7 @@ def _tables(told: dict[str, Any]) -> Table:
         when = row["written_at"] and f"{row['written_at']:%Y-%m-%d %H:%M}"
         mb = None if row["bytes"] is None else f"{row['bytes'] / 1e6:,.1f}"
         cells = (row["version"], f"{row['rows']:,}", row["files"], mb, when, row["seen"], row["behind"])
-        table.add_row(escape(row["table"]), *("-" if cell is None else str(cell) for cell in cells))
+        table.add_row(terminal(row["table"]), *("-" if cell is None else str(cell) for cell in cells))
     return table
 
 
@@ -75,9 +75,9 @@ def doctor_command(lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False) ->
         emit({"ok": not wrong, "findings": [asdict(f) for f in found]})
     else:
         for one in found:
-            output.print(f"{_SHOWN[one.level]} {one.area}: {escape(one.what)}", highlight=False, soft_wrap=True)
+            output.print(f"{_SHOWN[one.level]} {one.area}: {terminal(one.what)}", highlight=False, soft_wrap=True)
             if one.act:
-                output.print(f"        next: {escape(one.act)}", highlight=False, soft_wrap=True)
+                output.print(f"        next: {terminal(one.act)}", highlight=False, soft_wrap=True)
     if wrong:
         raise StepwellError(
             f"{len(wrong)} problems: {', '.join(f.area for f in wrong)}. Each line above says what to do."

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from stepwell.batching import Crowd
 from stepwell.bootstrap import Figure
 from stepwell.chat import OpenAIBackend
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.common import (
+    DEFAULT_LAKE,
+    JsonOption,
+    LakeOption,
+    console,
+    emit,
+    launch,
+    open_lake,
+    output,
+    progress_bar,
+)
 from stepwell.cli.reviewing import ModelReviewer, critic_of
 from stepwell.errors import RecipeError, StepwellError, UsageError
 from stepwell.evaluation.revision import COLUMNS, ArmReport, report
@@ -62,7 +69,8 @@ def revise_command(
             a.critic == "model" and a.settings.kind == "model" for a in settings.arms
         ):
             limits = {"--parallel": parallel, "--max-cost": max_cost, "--max-steps": max_steps}
-            _launch(recipe, opened, [str(x) for name, v in limits.items() if v is not None for x in (name, v)])
+            given = [str(x) for name, v in limits.items() if v is not None for x in (name, v)]
+            launch("jobs.revise", "--recipe", recipe, "--lake", opened.uri, *given)
         else:
             done = _play(opened, settings, parallel, max_cost, max_steps)
             say(done)
@@ -124,8 +132,7 @@ def itself(arm: RevisionArm, generator: Policy) -> Critic:
 def _play(
     lake: Lake, settings: Revision, parallel: int, max_cost: float | None, max_steps: int | None
 ) -> Done:  # fmt: skip
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("loops")
         done = revise(
             lake, settings, endpoint_reviewer, parallel=parallel, max_cost=max_cost, max_steps=max_steps,
@@ -151,13 +158,6 @@ def say(done: Done) -> None:
     console.print(line_of(done), highlight=False, markup=False)
     for why in done.left_out[:20]:
         console.print(f"left out: {why}", highlight=False, markup=False)
-
-
-def _launch(recipe: str, lake: Lake, limits: Sequence[str]) -> None:
-    command = [sys.executable, "-m", "jobs.revise", "--recipe", recipe, "--lake", lake.uri, *limits]
-    done = subprocess.run(command, check=False)
-    if done.returncode:
-        raise StepwellError(f"python -m jobs.revise ended with status {done.returncode}; its messages are above.")
 
 
 ROUND = {"pass@1": "pass@1", "up": "up", "down": "down", "over_placebo": "vs placebo"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import duckdb
@@ -22,6 +23,7 @@ from schemas.tables import TABLES
 from stepwell import query
 from stepwell.cli.answers import Format, format_of, show
 from stepwell.cli.common import console, output
+from stepwell.display import plain
 from stepwell.errors import StepwellError, UnknownName
 from stepwell.views import VIEWS, identifier
 
@@ -88,10 +90,11 @@ class Shell:
         self.names = sorted({table for table, _ in rows if not table.startswith("_")})
 
     def run(self, history: History | None = None, typed: Input | None = None, shown: Output | None = None) -> None:
-        """Read until the end: prompts on a terminal, else whatever standard input holds."""
+        """Read until the end: prompts on a terminal, else whatever standard input holds; raises when any of that fails."""
         if typed is None and not sys.stdin.isatty():
-            for text in _statements(sys.stdin.read()):
-                self.take(text)
+            went = [self.take(text) for text in takewhile(_goes_on, _statements(sys.stdin.read()))]
+            if not all(went):
+                raise StepwellError(f"{went.count(False)} of {len(went)} statements failed; their messages are above.")
             return
         session: PromptSession[str] = PromptSession(
             "stepwell> ", multiline=True, completer=Words(self), history=history or FileHistory(str(HISTORY)),
@@ -104,22 +107,24 @@ class Shell:
                 continue
             except EOFError:
                 return
-            if text.strip() in (".quit", ".exit"):
+            if not _goes_on(text):
                 return
             self.take(text)
 
-    def take(self, text: str) -> None:
-        """Do what one line or statement says; what goes wrong is printed."""
+    def take(self, text: str) -> bool:
+        """Do what one line or statement says; what goes wrong is printed. Returns whether it went well."""
         text = text.strip()
         try:
             if text.startswith("."):
                 self._command(*text.split(maxsplit=1))
             elif text.rstrip(";").strip():
                 self._ask(text)
+            return True
         except KeyboardInterrupt:
             console.print("stopped", highlight=False)
         except StepwellError as error:
-            console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+            console.print(plain(str(error)), style="red", highlight=False, markup=False, soft_wrap=True)
+        return False
 
     def _ask(self, text: str) -> None:
         to, self.to = self.to, None
@@ -196,6 +201,10 @@ def _keys() -> KeyBindings:
             buffer.insert_text("\n")
 
     return keys
+
+
+def _goes_on(text: str) -> bool:
+    return text.strip() not in (".quit", ".exit")
 
 
 def _statements(text: str) -> Iterator[str]:

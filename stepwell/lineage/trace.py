@@ -19,6 +19,7 @@ from stepwell.errors import UnknownName, UsageError
 from stepwell.lake import Lake
 from stepwell.lineage.tree import Tree
 from stepwell.log import EventLog
+from stepwell.models import registered
 
 Row = dict[str, Any]
 Locate = Callable[[Mapping[str, Any], str, Set[str]], dict[str, Any]]
@@ -36,15 +37,16 @@ def trace(lake: Lake, name: str, locate: Locate | None = None) -> Tree:
     """The origins of a model (id, name, directory), dataset (`NAME` or `NAME@VERSION`), row, event or trajectory.
 
     The newest model of a name is meant; a model goes before a dataset of the same name, which `datasets/NAME` means. `locate`
-    says where in a file a trajectory stands. Raises UnknownName with the models and datasets there are.
+    says where in a file a trajectory stands. What a model was made from is told once, where it is met first; elsewhere it is
+    only named. Raises UnknownName with the models and datasets there are.
     """
-    models = lake.read("models").sort_by([("recorded_at", "descending"), ("model_id", "ascending")]).to_pylist()
+    models = registered(lake)
     if find(name, models) is not None:
-        return _model(lake, name, models, frozenset())
+        return _model(lake, name, models, set())
     table, _, version = name.partition("@")
     table = f"datasets/{table.removeprefix('datasets/')}"
     if table in lake.dataset_names() and "#" not in name:
-        return _dataset(lake, {"dataset": table, **_sealed(lake, table, version)}, models, frozenset())
+        return _dataset(lake, {"dataset": table, **_sealed(lake, table, version)}, models, set())
     return (
         _row(lake, name.rpartition("#")[2], models, locate)
         or _event(lake, name, locate)
@@ -84,30 +86,30 @@ def _sealed(lake: Lake, table: str, version: str) -> Row:
     }
 
 
-def _model(lake: Lake, model: str, models: Sequence[Row], above: frozenset[str]) -> Tree:
+def _model(lake: Lake, model: str, models: Sequence[Row], met: set[str]) -> Tree:
     row = find(model, models)
     if row is None:
         return _unknown(lake, model, models)
-    above |= {row["model_id"]}
+    met.add(row["model_id"])
     run = Tree(
         "recipe",
         row["recipe"],
         {"recipe_hash": row["recipe_hash"], "seed": row["seed"], "code_version": row["code_version"]},
-        (_dataset(lake, row, models, above),) if row["dataset"] else (),
+        (_dataset(lake, row, models, met),) if row["dataset"] else (),
     )
     losses = {k: round(v, 4) for k, v in orjson.loads(row["metrics"]).items() if k in ("train_loss", "eval_loss")}
     facts = {"model_id": row["model_id"], "recorded_at": row["recorded_at"].isoformat(timespec="seconds"), **losses}
-    return Tree("model", row["name"], facts, (run, *_base(lake, row["base_model"], models, above)))
+    return Tree("model", row["name"], facts, (run, *_base(lake, row["base_model"], models, met)))
 
 
-def _base(lake: Lake, base: str, models: Sequence[Row], above: frozenset[str]) -> tuple[Tree, ...]:
+def _base(lake: Lake, base: str, models: Sequence[Row], met: set[str]) -> tuple[Tree, ...]:
     known = find(base, models)
-    if known is None or known["model_id"] in above:
+    if known is None or known["model_id"] in met:
         return (Tree("base model", base),)
-    return (_model(lake, known["model_id"], models, above),)
+    return (_model(lake, known["model_id"], models, met),)
 
 
-def _dataset(lake: Lake, row: Row, models: Sequence[Row], above: frozenset[str]) -> Tree:
+def _dataset(lake: Lake, row: Row, models: Sequence[Row], met: set[str]) -> Tree:
     name = table_of(row)
     assert name is not None
     facts = {"version": row["dataset_version"], "hash": row["dataset_hash"], "events_version": row["events_version"]}
@@ -125,7 +127,7 @@ def _dataset(lake: Lake, row: Row, models: Sequence[Row], above: frozenset[str])
     ):
         corpora.setdefault(corpus, set()).add(trajectory)
     files = _files(lake)
-    children = [_corpus(lake, c, sorted(corpora[c]), files, row, models, above) for c in sorted(corpora)]
+    children = [_corpus(lake, c, sorted(corpora[c]), files, row, models, met) for c in sorted(corpora)]
     return Tree("dataset", name, facts, tuple(children))
 
 
@@ -147,13 +149,13 @@ def _corpus(
     files: dict[str, list[Row]],
     row: Row,
     models: Sequence[Row],
-    above: frozenset[str],
+    met: set[str],
 ) -> Tree:
     used = {source["path"]: source for trajectory in ids for source in files.get(trajectory, [])}
     children = [_source(s) for _, s in sorted(used.items())]
     rolled_out = [trajectory for trajectory in ids if trajectory not in files]
     for (run_id, policy), n in sorted(_runs(lake, rolled_out, row["events_version"]).items()):
-        children.append(_rollout(lake, run_id, policy, n, models, above))
+        children.append(_rollout(lake, run_id, policy, n, models, met))
     return Tree("corpus", corpus, {"trajectories": len(ids), "first": ids[:_FIRST]}, tuple(children))
 
 
@@ -161,10 +163,10 @@ def _source(source: Row, **more: Any) -> Tree:
     return Tree("source", source["path"], {k: v for k, v in source.items() if k != "path"} | more)
 
 
-def _rollout(lake: Lake, run_id: str, policy: str, n: int, models: Sequence[Row], above: frozenset[str]) -> Tree:
+def _rollout(lake: Lake, run_id: str, policy: str, n: int, models: Sequence[Row], met: set[str]) -> Tree:
     known = find(policy, models)
-    below = known is not None and known["model_id"] not in above
-    by = (_model(lake, policy, models, above),) if below else ()
+    below = known is not None and known["model_id"] not in met
+    by = (_model(lake, policy, models, met),) if below else ()
     return Tree("rollout", run_id or "run not named", {"policy": policy, "trajectories": n}, by)
 
 
@@ -249,8 +251,9 @@ def _trajectory(
         children.append(_source(source, **(locate(source, trajectory_id, wanted & by_id.keys()) if locate else {})))
     start = next((r["start"] for r in rows if r["kind"] == "start"), None) or {}
     if not files:
+        met: set[str] = set()
         for policy in sorted({r["policy"] for r in rows if r["kind"] in ("action", "attempt") and r["policy"]}):
-            children.append(_rollout(lake, start.get("run_id") or "", policy, 1, models, frozenset()))
+            children.append(_rollout(lake, start.get("run_id") or "", policy, 1, models, met))
     if parent := start.get("parent_trajectory"):
         children.append(Tree("continues", parent, {"fork_step": start.get("fork_step")}))
     facts = {"corpus": rows[0]["corpus"], "task": start.get("task_id"), "events": len(rows)}

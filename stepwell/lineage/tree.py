@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.markup import escape
 from rich.tree import Tree as RichTree
+
+from stepwell.display import terminal
 
 _MOST = 20
 """Children of one node that are shown to people; `as_dict` has all."""
@@ -51,7 +52,7 @@ def render_trace(tree: Tree) -> RichTree:
 
 def _rendered(tree: Tree, parent: RichTree | None) -> RichTree:
     facts = tree.told()
-    label = f"{tree.kind} [bold]{escape(tree.name)}[/]" + (f"  [dim]{escape(facts)}[/]" if facts else "")
+    label = f"{tree.kind} [bold]{terminal(tree.name)}[/]" + (f"  [dim]{terminal(facts)}[/]" if facts else "")
     node = RichTree(label, highlight=False) if parent is None else parent.add(label, highlight=False)
     shown, more = tree.few()
     for child in shown:

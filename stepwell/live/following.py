@@ -1,9 +1,11 @@
 """Which files of a folder are to be read now, and how much of each; what they hold is told by the import.
 
 A file of JSON lines is read up to its last newline whenever it has changed, and as a whole once it has been quiet; any other
-file only once it has been quiet, because half of it is nothing. The listing of the folder decides, not notifications, which
-can be missed and do not exist everywhere: so a file that was renamed, replaced, cut off or deleted is simply what is there
-now. Does not belong here: waiting (`watching`), reading.
+file only once it has been quiet, because half of it is nothing. A document that its harness writes anew after every step, and
+that says its run goes on, is read when the run is over or has been silent for long: each state would be a trajectory.
+
+The listing of the folder decides, not notifications, which can be missed and do not exist everywhere: so a file that was
+renamed, replaced, cut off or deleted is simply what is there now. Does not belong here: waiting (`watching`), reading.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from pathlib import Path
 from stepwell.errors import BadInput
 from stepwell.importers.files import Root, walk
 from stepwell.importers.run import DATA_SUFFIXES
-from stepwell.live.snapshot import Begun, parses, whole_lines
+from stepwell.live.snapshot import Begun, goes_on, parses, whole_lines
 
-LINES = (".jsonl", ".ndjson")
+LINES, DOCUMENTS = (".jsonl", ".ndjson"), (".json", ".traj")
 PATIENCE = 10
 """Times the quiet time after which what is no whole document, or no whole last line, is taken as it is, and rejected."""
+SILENCE = 300
+"""Times the quiet time after which the document of a run that goes on is taken as it is: the run was killed."""
 _SHARE = 4
 """A growing file is left alone for so many times as long as reading it took: it is read as a whole each time."""
 
@@ -38,6 +42,8 @@ class Followed:
     read: int = -1
     not_before: float = 0.0
     done: Signature | None = None
+    unfinished: Signature | None = None
+    """As it was when it said that its run goes on."""
 
 
 @dataclass
@@ -72,23 +78,31 @@ class Folder:
             quiet = now - file.since
             try:
                 if last or quiet >= self.settle:
-                    self._settled(found, path, file, last or quiet < PATIENCE * self.settle)
+                    self._settled(found, path, file, quiet, last)
                 elif file.lines and now >= file.not_before and self.root.inside(path):
                     self._growing(found, path, file)
             except (OSError, BadInput):
                 continue  # gone or replaced since it was listed: the next listing tells
         return found
 
-    def _settled(self, found: Due, path: Path, file: Followed, patient: bool) -> None:
+    def _settled(self, found: Due, path: Path, file: Followed, quiet: float, last: bool) -> None:
         size = file.seen[2]
         if not self.root.inside(path) or not path.is_file():
             found.whole.append(path)  # the import says why it is not read
-        elif patient and file.lines and not parses(path, whole_lines(path, size)):
+        elif (last or quiet < PATIENCE * self.settle) and file.lines and not parses(path, whole_lines(path, size)):
             self._growing(found, path, file)
-        elif patient and path.suffix in (".json", ".traj") and not parses(path, 0):
-            pass
-        else:
+        elif path.suffix not in DOCUMENTS or not self._is_awaited(path, file, quiet, last):
             found.whole.append(path)
+
+    def _is_awaited(self, path: Path, file: Followed, quiet: float, last: bool) -> bool:
+        """Whether more is to come of a document: it is no whole one, or says that its run goes on."""
+        if (last or quiet < PATIENCE * self.settle) and not parses(path, 0):
+            return True
+        if last or quiet >= SILENCE * self.settle:
+            return False
+        if file.unfinished != file.seen and goes_on(path):
+            file.unfinished = file.seen
+        return file.unfinished == file.seen
 
     def _growing(self, found: Due, path: Path, file: Followed) -> None:
         cut = whole_lines(path, file.seen[2])

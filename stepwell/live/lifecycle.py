@@ -42,7 +42,8 @@ class Lifecycle:
         self.closed: dict[str, str] = {}
         """Trajectory -> event id of the end that was written for silence and holds."""
         self._ends: Counter[str] = Counter()
-        ended: set[str] = set()
+        self.ended: set[str] = set()
+        """Trajectories with an end that was sent and holds."""
         where = pc.starts_with(pc.field("batch_id"), BATCH)
         rows = lake.read("events", columns=_COLUMNS, filters=where).to_pylist()
         gone = {r["retraction"]["target_event"] for r in rows if r["retraction"]}
@@ -55,12 +56,12 @@ class Lifecycle:
                 if r["event_id"] not in gone:
                     self.closed[stream] = r["event_id"]
             elif r["kind"] == "end" and r["event_id"] not in gone:
-                ended.add(stream)
+                self.ended.add(stream)
         for r in rows:
             if r["trajectory_id"] in self.open:
                 mine = self.open[r["trajectory_id"]]
                 mine.last = max(mine.last, r["recorded_at"].timestamp())
-        self.open = {t: o for t, o in self.open.items() if t not in ended and t not in self.closed}
+        self.open = {t: o for t, o in self.open.items() if t not in self.ended and t not in self.closed}
 
     def received(self, events: Sequence[Event]) -> list[Event]:
         """Take in what is about to be written; returns retractions of ends that no longer hold."""
@@ -77,13 +78,14 @@ class Lifecycle:
                 self.open[stream] = _Open(event.corpus, time.time())
         for event in events:
             stream = event.trajectory_id
-            if event.kind == "start" and stream not in self.closed:
+            if event.kind == "start" and stream not in self.closed and stream not in self.ended:
                 self.open.setdefault(stream, _Open(event.corpus, 0.0))
             if stream in self.open:
                 self.open[stream].last = time.time()
         for event in events:
             if event.kind == "end":
                 self.open.pop(event.trajectory_id, None)
+                self.ended.add(event.trajectory_id)
         return retractions
 
     def _known(self, streams: set[str]) -> set[str]:

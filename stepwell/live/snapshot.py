@@ -1,4 +1,4 @@
-"""How much of a file that is being written can be read: all up to its last newline.
+"""How much of a file that is being written can be read: all up to its last newline, or nothing while its run goes on.
 
 Does not belong here: when it is read (`following`).
 """
@@ -12,7 +12,10 @@ from typing import IO, Any
 import orjson
 
 from stepwell.errors import BadInput
+from stepwell.importers.base import Unfinished
 from stepwell.importers.files import File
+from stepwell.importers.registry import IMPORTERS
+from stepwell.importers.sniff import recognise
 
 _CHUNK = 1 << 20
 
@@ -69,13 +72,25 @@ def whole_lines(path: Path, size: int) -> int:
 
 def parses(path: Path, begin: int) -> bool:
     """Whether what stands from a byte on is one JSON value, or nothing. Raises OSError; too large to be looked at: no."""
-    with path.open("rb") as stream:
-        stream.seek(begin)
-        data = stream.read((64 << 20) + 1)
-    if not data.strip():
-        return True
     try:
-        orjson.loads(data)
+        _value(path, begin)
     except orjson.JSONDecodeError:
         return False
     return True
+
+
+def goes_on(path: Path) -> bool:
+    """Whether a document says that the run which writes it is not over. Raises OSError."""
+    try:
+        document = _value(path, 0)
+    except orjson.JSONDecodeError:
+        return False
+    importer = IMPORTERS.get(recognise(document).format)
+    return isinstance(document, dict) and isinstance(importer, Unfinished) and importer.goes_on(document)
+
+
+def _value(path: Path, begin: int) -> Any:
+    with path.open("rb") as stream:
+        stream.seek(begin)
+        data = stream.read((64 << 20) + 1)
+    return orjson.loads(data) if data.strip() else None

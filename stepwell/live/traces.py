@@ -62,6 +62,13 @@ class _Request:
     marks: frozenset[str]
 
 
+@dataclass
+class _Group:
+    last: float
+    keys: set[str]
+    marks: set[str]
+
+
 class Traces:
     """The requests whose conversations go on, by their key in the journal."""
 
@@ -96,9 +103,12 @@ class Traces:
         Returns the keys of their requests; what of them became no trajectory is in `rejects` then.
         """
         gone: set[str] = set()
-        total = sum(r.n_bytes for r in list(self._held.values()))
+        held, limit = list(self._held.values()), time.time() - idle
+        total = sum(r.n_bytes for r in held)
+        if total <= _MOST_BYTES and all(r.last > limit for r in held):
+            return gone
         for last, keys in sorted(self._together()):
-            if last > time.time() - idle and total <= _MOST_BYTES:
+            if last > limit and total <= _MOST_BYTES:
                 break
             total -= sum(self._held[k].n_bytes for k in keys)
             self._read([self._held[k].batch for k in keys], batch_id, rejects=True)
@@ -108,8 +118,8 @@ class Traces:
         return gone
 
     def _read(self, batches: list[Batch], batch_id: str, rejects: bool) -> int:
-        ledger, raw = Ledger(self.lake, batch_id, 1 << 60), orjson.dumps(batches)
-        taken = Taken("", PATH, IMPORTER.name, 0)
+        ledger, raw = Ledger(self.lake, batch_id, 1 << 60), orjson.dumps(batches) if rejects else b""
+        taken = Taken("", PATH, IMPORTER.name, 0, growing=not rejects)
         for one in IMPORTER.read(batches, self.source):
             if isinstance(one, Imported):
                 ledger.hold(Held(taken, one, [], raw, 0))
@@ -120,17 +130,19 @@ class Traces:
 
     def _together(self) -> list[tuple[float, set[str]]]:
         """Requests that share a trace or a conversation, and when the last of them came."""
-        groups: list[tuple[float, set[str], set[str]]] = []
+        groups: dict[str, _Group] = {}
         for key, request in list(self._held.items()):
-            last, keys, marks = request.last, {key}, set(request.marks)
-            apart = []
-            for group in groups:
-                if group[2] & marks:
-                    last, keys, marks = max(last, group[0]), keys | group[1], marks | group[2]
-                else:
-                    apart.append(group)
-            groups = [*apart, (last, keys, marks)]
-        return [(last, keys) for last, keys, _ in groups]
+            mine = _Group(request.last, {key}, set())
+            for mark in request.marks or {key}:
+                other = groups.setdefault(mark, mine)
+                mine.marks.add(mark)
+                if other is not mine:
+                    less, mine = sorted((mine, other), key=lambda g: len(g.keys) + len(g.marks))
+                    mine.last = max(mine.last, less.last)
+                    mine.keys |= less.keys
+                    mine.marks |= less.marks
+                    groups.update(dict.fromkeys(less.marks, mine))
+        return [(g.last, g.keys) for g in {id(g): g for g in groups.values()}.values()]
 
 
 def _marks(batch: Batch) -> Iterator[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,13 +83,15 @@ class Watch:
             yield
             wait = self.folder.wait(time.monotonic(), self.every)
             if self.notified:
-                with suppress(FileNotFoundError):
+                try:
                     changes = watchfiles.watch(
                         self.path, watch_filter=None, debounce=100, step=20, rust_timeout=max(1, int(wait * 1000)),
                         yield_on_timeout=True, stop_event=stop, raise_interrupt=False,
                     )  # fmt: skip
                     next(changes, None)
                     changes.close()
+                except FileNotFoundError:  # the folder is gone for now
+                    stop.wait(wait)
             else:
                 stop.wait(wait)
 

@@ -95,7 +95,7 @@ class Recorder:
             if record["kind"] == "end" and record["exit_status"] != STOPPED:
                 closed.add(record["t"])
             if len(self._pending) >= self.batch:
-                await self._write()  # nothing is forgotten while segments are still to be read
+                await self._commit()
         for path, offset, length in orphans if damaged else ():
             with path.open("rb") as lines:
                 lines.seek(offset)
@@ -196,11 +196,7 @@ class Recorder:
                 await self._end(address, trajectory, {"exit_status": "idle", "at": trajectory.last_at})
 
     async def _commit(self) -> None:
-        """Write what waits, then let go of what has ended."""
-        self.journal.forget(await self._write())
-
-    async def _write(self) -> set[str]:
-        """Write what waits, in a thread; returns the trajectories that had ended before."""
+        """Write what waits, in a thread, then let go of what had ended before."""
         async with self._writing:
             events, closed, n_bytes = self._pending, self._closed, self.n_bytes
             self._pending, self._closed = [], set()
@@ -211,7 +207,7 @@ class Recorder:
                 self._pending, self._closed = events + self._pending, closed | self._closed
                 raise
             self.n_bytes -= n_bytes
-            return closed
+            self.journal.forget(closed)
 
     def _append(self, events: list[Event]) -> None:
         batch_id = f"proxy:{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"

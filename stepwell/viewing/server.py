@@ -99,7 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
                 HTTPStatus.MISDIRECTED_REQUEST,
             )
         elsewhere = self.headers.get("Sec-Fetch-Site", "none") in ("cross-site", "same-site")
-        if elsewhere and (self.headers.get("Sec-Fetch-Mode") != "navigate" or "where" in self.path):
+        sql = parse_qs(urlsplit(self.path).query, keep_blank_values=True).keys() & {"where", "order"}
+        if elsewhere and (self.headers.get("Sec-Fetch-Mode") != "navigate" or sql):
             return told("requests of other sites are not answered; open the address yourself.", HTTPStatus.FORBIDDEN)
         return told("the address is too long.", HTTPStatus.REQUEST_URI_TOO_LONG) if len(self.path) > _LONGEST else None
 
