@@ -136,7 +136,8 @@ def _call(dialogue: Dialogue, record: Obj, data: Obj) -> bool:
     usage = take_usage(response, extra)
     milliseconds = take_float(data, "latency_ms")
     asked = {k: v for k, v in request.items() if k not in _ASKED}
-    finish = take_text(data, "finish_reason")
+    if usage["finish"] in (None, data.get("finish_reason")):
+        usage["finish"] = take_text(data, "finish_reason")
     dialogue.said(
         [repeated] if repeated else [],
         text,
@@ -144,7 +145,6 @@ def _call(dialogue: Dialogue, record: Obj, data: Obj) -> bool:
         reasoning=take_text(left, "reasoning_content") or take_text(left, "reasoning"),
         usage={
             **usage,
-            "finish": usage["finish"] or finish,
             "latency_s": None if milliseconds is None else milliseconds / 1000,
             "sampling": orjson.dumps(asked).decode() if asked else None,
         },

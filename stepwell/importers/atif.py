@@ -157,13 +157,12 @@ class _Writer:
         payload = {
             "text": text,
             "reasoning": take_text(left, "reasoning_content"),
-            "tool_calls": orjson.dumps(calls).decode() if calls else None,
             "command": command,
         }
         policy = None if copied else take_text(left, "model_name") or self.model
         extra = {**left, **({"metrics": metrics} if metrics else {})}
         actor = "system" if copied else "agent"
-        self.builder.action(payload, usage=usage, policy=policy, extra=extra, actor=actor, occurred_at=at)
+        self.builder.action(payload, calls=calls, usage=usage, policy=policy, extra=extra, actor=actor, occurred_at=at)
 
     def _tell(self, role: str, text: str | None, extra: Obj, at: Any) -> None:
         if self.last is None:

@@ -9,7 +9,7 @@ nothing; sniffing asks it after its own table, so that a format can be added as 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -18,7 +18,7 @@ import orjson
 
 from stepwell.event import Event
 from stepwell.ids import digest, sha256
-from stepwell.importers.messages import Obj, pack
+from stepwell.importers.messages import Obj, is_call, pack
 
 REASONS: dict[str, str] = {
     "empty": "no bytes, or only white space",
@@ -130,6 +130,14 @@ class Telling(Protocol):
         """Why an object is of its format; nothing when it is not."""
 
 
+@runtime_checkable
+class Unfinished(Protocol):
+    """An importer of documents that are written anew after every step, and say when the run is over."""
+
+    def goes_on(self, record: Obj) -> bool:
+        """Whether the run that wrote a document goes on."""
+
+
 @dataclass
 class Builder:
     """Builds the events of one trajectory: the same actors, causes and order for every format."""
@@ -221,8 +229,14 @@ class Builder:
         payload["tools"] = envelope.pop("tools", None)
         self.add("instruction", envelope.pop("actor", "system"), payload, extra=extra, **envelope)
 
-    def action(self, payload: Obj, *, usage: Obj, policy: str | None, extra: Obj, **envelope: Any) -> Event:
-        """The next step's action; `actor` defaults to the agent."""
+    def action(
+        self, payload: Obj, *, usage: Obj, policy: str | None, extra: Obj, calls: Sequence[Any] = (), **envelope: Any
+    ) -> Event:
+        """The next step's action; `actor` defaults to the agent. What is no tool call among `calls` goes into `extra`."""
+        if calls:
+            made, odd = [c for c in calls if is_call(c)], [c for c in calls if not is_call(c)]
+            payload = {**payload, "tool_calls": orjson.dumps(made).decode() if made else None}
+            extra = {**extra, "tool_calls": odd} if odd else extra
         event = self.add(
             "action",
             envelope.pop("actor", "agent"),
@@ -247,7 +261,13 @@ class Builder:
         self.add("end", "system", payload, policy=self.agent, occurred_at=occurred_at, extra=extra)
 
     def imported(self, instance_id: str | None) -> Imported:
-        """The finished trajectory; ids are computed here, so that what cannot be recorded fails before any write."""
-        for event in self.events:
-            _ = event.event_id
+        """The finished trajectory; ids are computed here, so that what cannot be recorded fails before any write.
+
+        `extra` is no part of an id: of events that are equal but for it, the later ones are told apart by a number.
+        """
+        met: dict[str, int] = {}
+        for place, event in enumerate(self.events):
+            met[event.event_id] = n = met.get(event.event_id, 0) + 1
+            if n > 1:
+                self.events[place] = replace(event, discriminator=f"{event.discriminator}#{n}")
         return Imported(self.trajectory_id, self.corpus, self.events, self.n_steps, instance_id, self.n_records)

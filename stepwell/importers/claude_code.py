@@ -1,11 +1,11 @@
 """Claude Code sessions: `~/.claude/projects/*/SESSION.jsonl`, exports with `loglines`, and stream-json turns.
 
 Kept where: the records of one reply (same `message.id`, one record a content block) are one step: `text` its text blocks,
-`reasoning` its thinking, `tool_calls` its tool uses. Every record repeats the reply's usage: the last one counts, once;
-`tokens_in` adds what was read from and written to the cache, as the column says. Tool results are observations of the step
-that made the call, wherever they stand; with `toolUseResult` beside them in `extra`. What a person says is an instruction
-before the first step and an observation by a human after it; so are records marked `isMeta`, by the system. A `result`
-record (stream-json) gives cost and time of the end.
+`reasoning` its thinking, `tool_calls` its tool uses. Every record repeats the reply's usage: the last one counts, once, and
+one that differs stays in `extra`; `tokens_in` adds what was read from and written to the cache, as the column says. Tool
+results are observations of the step that made the call, wherever they stand; with `toolUseResult` beside them in `extra`.
+What a person says is an instruction before the first step and an observation by a human after it; so are records marked
+`isMeta`, by the system. A `result` record (stream-json) gives cost and time of the end.
 
 The log is a tree. Each sidechain (a subagent) is a trajectory of its own, with the session as its parent. Where a session
 was rewound and told anew, the line that ends last is the session, and what was left behind is a trajectory that continues
@@ -245,14 +245,12 @@ def _line(builder: Builder, nodes: list[_Node], parent: tuple[str, int] | None, 
 def _act(stream: Stream, records: list[Obj]) -> None:
     """The records of one reply -> one step."""
     texts, thoughts, calls, kept = [], [], [], []
-    usage: Obj = {}
-    occurred_at, model = None, None
-    for record in records:
-        message = take_obj(record, "message")
-        if record is records[-1]:
-            occurred_at = take_time(record, "timestamp")
-        model = take_text(message, "model") or model
-        usage = take_obj(message, "usage") or usage
+    messages = [take_obj(r, "message") for r in records]
+    usage = next((u for m in reversed(messages) if (u := obj(m.get("usage")))), {})
+    model = next((m["model"] for m in reversed(messages) if isinstance(m.get("model"), str)), None)
+    occurred_at = take_time(records[-1], "timestamp") if records else None
+    for record, message in zip(records, messages, strict=True):
+        message = {k: v for k, v in message.items() if (k != "usage" or v != usage) and (k != "model" or v != model)}
         content = message.pop("content", None)
         rest: list[Any] = []
         for block in content if isinstance(content, list) else [content]:

@@ -7,6 +7,7 @@ bytes and, for JSON, from its first objects (`sniff.recognise`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,13 +42,17 @@ class Piece:
 
 @dataclass
 class Opened:
-    """A file opened: what it is, the archive when it is one, what stands around its records, and a way to its pieces."""
+    """A file opened: what it is, the archive when it is one, what stands around its records, and a way to its pieces.
+
+    `looked` holds lines that were parsed to tell what it is, by the byte they start at; its pieces take them out of it.
+    """
 
     told: Sniffed
     blob: Blob
     shape: str
     document: Any = None
     around: Obj = field(default_factory=dict)
+    looked: dict[int, Any] = field(default_factory=dict)
 
     def archive(self) -> Archive:
         """The members of an archive. Raises BadInput."""
@@ -56,7 +61,7 @@ class Opened:
     def pieces(self) -> Iterator[Piece | Rejected]:
         """Every object of the file in its order; what is none is rejected. Raises BadInput for a file that breaks off."""
         if self.shape == "lines":
-            yield from _lines(self.blob)
+            yield from _lines(self.blob, self.looked)
         elif self.shape == "parquet":
             yield from (Piece(row, raw=orjson.dumps(row)) for row in rows(self.blob))
         elif self.shape == "records":
@@ -138,29 +143,30 @@ def _json(blob: Blob) -> Opened:
 
 
 def _open_lines(blob: Blob) -> Opened:
-    looked = list(_looked_at(blob))
-    good = [row for row in looked if isinstance(row, dict)]
+    looked = dict(_looked_at(blob))
+    good = [row for row in looked.values() if isinstance(row, dict)]
     n_bad = len(looked) - len(good)
     if not good or n_bad > len(good):
         raise BadInput("not_json", f"of the first {len(looked)} lines {n_bad} are no JSON objects.")
     told = recognise(good)
-    return Opened(Sniffed(told.format, told.version, f"{told.why}; JSON lines, {n_bad} unparsable"), blob, "lines")
+    said = Sniffed(told.format, told.version, f"{told.why}; JSON lines, {n_bad} unparsable")
+    return Opened(said, blob, "lines", looked=looked)
 
 
-def _looked_at(blob: Blob) -> Iterator[Any]:
-    """The first lines, as many as it takes to tell what they are; a file that breaks off is told by those before."""
+def _looked_at(blob: Blob) -> Iterator[tuple[int, Any]]:
+    """The first lines by their byte, as many as tell what they are; a file that breaks off is told by those before."""
     try:
         for n, line in enumerate(read_lines(blob)):
-            yield _parsed(line)
+            yield line.offset, _parsed(line)
             if n + 1 == _LOOKED_AT or line.offset > _LOOKED_FOR:
                 return
     except BadInput:
         return
 
 
-def _lines(blob: Blob) -> Iterator[Piece | Rejected]:
+def _lines(blob: Blob, looked: dict[int, Any]) -> Iterator[Piece | Rejected]:
     for line in read_lines(blob):
-        row = _parsed(line)
+        row = looked.pop(line.offset) if line.offset in looked else _parsed(line)
         if isinstance(row, dict):
             yield Piece(row, line.offset, line.data)
         elif isinstance(row, Rejected):
@@ -185,5 +191,5 @@ def _parsed(line: Line) -> Any:
 def _raw(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
-    except orjson.JSONEncodeError:
-        return repr(value)[:1000].encode()
+    except orjson.JSONEncodeError:  # nested deeper than it writes
+        return json.dumps(value, ensure_ascii=False).encode()

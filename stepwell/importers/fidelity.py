@@ -19,6 +19,10 @@ from stepwell.event import Event
 DEPTH = 2
 _MOST_PATHS = 500
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
+_NESTED = (dict, list)
+_Shape = tuple[str, tuple[str, ...] | None]
+"""The path of an object and the keys of the values that count in it; no keys where it counts as one itself."""
+_DATED: _Shape = ("occurred_at", None)
 
 
 @dataclass
@@ -34,18 +38,23 @@ class Fidelity:
 
     def read(self, data: Any) -> None:
         """Count the values of a record as it was parsed."""
-        _count(self.source, data)
+        found: list[_Shape] = []
+        _shapes(data, "", 0, found)
+        _add_shapes(self.source, found)
 
     def kept(self, events: Iterable[Event]) -> None:
         """Count what its events hold."""
+        columns: list[_Shape] = []
+        extra: list[_Shape] = []
         for event in events:
-            for name, value in event.payload.items():
-                self.columns[f"{event.kind}.{name}"] += value not in _EMPTY
-            for name in event.usage or ():
-                self.columns[f"usage.{name}"] += 1
-            self.columns["occurred_at"] += event.occurred_at is not None
+            columns.append((event.kind, tuple([k for k, v in event.payload.items() if v or v not in _EMPTY])))
+            columns.append(("usage", tuple(event.usage or ())))
+            if event.occurred_at is not None:
+                columns.append(_DATED)
             if event.extra:
-                _count(self.extra, orjson.loads(event.extra), event.kind)
+                _shapes(orjson.loads(event.extra), event.kind, 0, extra)
+        _add_shapes(self.columns, columns)
+        _add_shapes(self.extra, extra)
 
     def add(self, other: Fidelity) -> None:
         """Count what another has counted too."""
@@ -62,19 +71,27 @@ class Fidelity:
         return {**counts, **{name: dict((+part).most_common()) for name, part in parts.items()}}
 
 
-def _count(counter: Counter[str], value: Any, path: str = "", depth: int = 0) -> None:
-    if depth < DEPTH and isinstance(value, dict):
-        for key, item in value.items():
-            below = f"{path}.{key}" if path else key
-            if isinstance(item, dict | list):
-                _count(counter, item, below, depth + 1)
-            elif item is not None and item != "":
-                _add(counter, below, 1)
+def _add_shapes(counter: Counter[str], found: list[_Shape]) -> None:
+    for (above, keys), n in Counter(found).items():
+        for name in [f"{above}.{key}" if above else key for key in keys] if keys is not None else [above]:
+            _add(counter, name, n)
+
+
+def _shapes(value: Any, path: str, depth: int, found: list[_Shape]) -> None:
+    """The shape of every object in a value."""
+    if depth < DEPTH and isinstance(value, dict) and value:
+        inner = {key: item for key, item in value.items() if isinstance(item, _NESTED)} if depth + 1 < DEPTH else {}
+        for key, item in inner.items():
+            if item:
+                _shapes(item, f"{path}.{key}" if path else key, depth + 1, found)
+        keys = [key for key, item in value.items() if (item or item == 0) and key not in inner]
+        if keys:
+            found.append((path, tuple(keys)))
     elif depth < DEPTH and isinstance(value, list) and value and isinstance(value[0], dict):
         for item in value:
-            _count(counter, item, f"{path}[]", depth)
-    elif value not in _EMPTY:
-        _add(counter, path, 1)
+            _shapes(item, f"{path}[]", depth, found)
+    elif value or value not in _EMPTY:
+        found.append((path, None))
 
 
 def _add(counter: Counter[str], path: str, n: int) -> None:

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -162,7 +163,8 @@ def first_line(blob: Blob) -> tuple[Line, bool]:
         while line := stream.readline(LONGEST_LINE + 1):
             if line.strip():
                 whole = len(line) <= LONGEST_LINE
-                more = any(stream.read(4096).strip() for _ in range(_CHUNK // 4096))
+                parts = islice(iter(lambda: stream.read(4096), b""), _CHUNK // 4096)
+                more = any(part.strip() for part in parts)
                 return Line(at, line.rstrip(b"\r\n") if whole else line[:HEAD], whole), more
             at += len(line)
     return Line(0, b""), False

@@ -22,6 +22,21 @@ _UNITS = {
 }
 
 
+_SESSIONS = """\
+## What a trajectory's id is
+
+The id of a trajectory follows from its content: the same record in another file, or under another name, is the same
+trajectory, and a document that has changed is another one. Two records of one file that go by one id and differ are one
+trajectory and a reject.
+
+Sessions of `claude-code-session`, `codex-session` and `pi-session` that name their session, and spans that `stepwell serve`
+receives, grow: their id follows from the session id, and for lines that fork or run aside from where these begin, so that it
+stays while the file grows. An import of a later state appends what is new, supersedes what no longer holds with retractions,
+and writes the end again; `n_records` in `extra` of the end says how many records the file had. An earlier state adds nothing.
+A state with as many records or fewer that says something else is a reject, `diverged`: give that session an id of its own.
+""".splitlines()
+
+
 def matrix() -> list[tuple[str, ...]]:
     """Format, what it is read by, and each capability in the order of CAPABILITIES: one row a format."""
     return [(name, i.unit, *(i.capabilities[c] for c in CAPABILITIES)) for name, i in IMPORTERS.items()]
@@ -58,6 +73,7 @@ def _lines() -> Iterator[str]:
     for reason, means in REASONS.items():
         yield f"- `{reason}`: {means}"
     yield ""
+    yield from (*_SESSIONS, "")
     yield "## Where everything goes"
     for name, importer in IMPORTERS.items():
         yield ""

@@ -6,6 +6,7 @@ which files grow and when they are read (`stepwell.live`), writing (`ledger`).
 A reply may change as long as its file grows (its calls follow its text, its usage follows both), and so does the end. What
 no longer holds is superseded by a retraction. An event that is to hold and was retracted before, or whose `extra` or cause
 is another now, is written again; the id of its retraction is its discriminator, so that every import finds the same ids.
+The end is written again with every addition: its `n_records` says which state of the file the trajectory is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Row = dict[str, Any]
 COLUMNS = ("event_id", "corpus", "trajectory_id", "kind", "caused_by", "occurred_at", "extra", "retraction")
 """What is read of a trajectory that is in the log."""
 _OF_FILES = ("task", "start", "instruction", "action", "observation", "end")
+_SAID = ("instruction", "action", "observation")
 _REASON = "the session went on"
 
 
@@ -34,12 +36,14 @@ def additions(stored: list[Row], one: Imported) -> list[Event] | None:
     ours = {r["event_id"]: r for r in stored if r["kind"] in _OF_FILES}
     before = max((_extra(r["extra"]).get(N_RECORDS, 0) for r in ours.values() if r["kind"] == "end"), default=0)
     if (one.n_records or 0) <= before:
-        said = [e.event_id for e in one.events if e.kind == "action"][:-1]
-        return [] if ours.keys() >= set(said) else None
+        last = one.n_steps - 1 if (one.n_records or 0) < before else one.n_steps  # a last reply may have grown since
+        said = {e.event_id for e in one.events if e.kind in _SAID and (e.step is None or e.step < last)}
+        return [] if ours.keys() >= said else None
     holding = {event_id: row for event_id, row in ours.items() if event_id not in retracted}
     corpus = stored[0]["corpus"]
     names: dict[str, str] = {}
     added: list[Event] = []
+    end: Event | None = None
 
     def retract(event_id: str) -> None:
         why = {"target_event": event_id, "action": "supersede", "reason": _REASON}
@@ -59,8 +63,13 @@ def additions(stored: list[Row], one: Imported) -> list[Event] | None:
         names[event.event_id] = now.event_id
         if holding.pop(now.event_id, None) is None:
             added.append(now)
+        if event.kind == "end":
+            end = now
     for event_id in holding:
         retract(event_id)
+    if added and end is not None and all(e.event_id != end.event_id for e in added):
+        retract(end.event_id)  # else an older state would be taken for a later one
+        added.append(replace(end, discriminator=retracted[end.event_id]))
     return added
 
 

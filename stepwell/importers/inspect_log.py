@@ -25,7 +25,7 @@ from stepwell.errors import BadInput
 from stepwell.importers.base import Builder, Imported, Rejected, SourceFile, Unit
 from stepwell.importers.inspect_sample import SampleReader, outcomes, whole
 from stepwell.importers.messages import Obj, obj, take_float, take_int, take_obj, take_text
-from stepwell.importers.parse import parse
+from stepwell.importers.parse import DEEPEST, parse
 from stepwell.importers.sealed import SOLUTIONS, TESTS, Seal
 
 _SAMPLE = re.compile(r"samples/(.+_epoch_\d+)(?:\.json|/sample\.json)")
@@ -123,7 +123,10 @@ def _log(header: Obj, samples: Iterator[Any], source: SourceFile) -> Iterator[Im
         if isinstance(sample, Rejected):
             yield sample
         elif isinstance(sample, dict) and "id" in sample:
-            yield _sample(dict(header), whole(sample), source, first=place == 0)
+            try:
+                yield _sample(dict(header), whole(sample), source, first=place == 0)
+            except (RecursionError, orjson.JSONEncodeError) as error:
+                yield Rejected("too_deep", f"sample {place}: {error}; samples are nested at most {DEEPEST} deep.")
         else:
             yield Rejected("malformed", f"sample {place} is no object with an `id`.")
     if not n:

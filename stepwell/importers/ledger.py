@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 
 from schemas.rejects import REJECTS
 from schemas.sources import SOURCES
+from stepwell.appending import reject_row
 from stepwell.event import Event, to_table
-from stepwell.ids import digest, sha256, storable
+from stepwell.ids import sha256, storable
 from stepwell.importers.base import Imported, Rejected
 from stepwell.importers.fidelity import Fidelity
 from stepwell.importers.files import read_head
@@ -30,7 +31,7 @@ _DOWN = "\0taken down"
 
 @dataclass
 class Taken:
-    """A file as it is taken in: what came of it so far."""
+    """A file as it is taken in: what came of it so far; of one that is `growing` nothing is kept as a reject yet."""
 
     content_hash: str
     path: str
@@ -41,6 +42,8 @@ class Taken:
     n_steps: int = 0
     n_events: int = 0
     outcome_path: str | None = None
+    growing: bool = False
+    imported: bool = False
     trajectory_ids: list[str] = field(default_factory=list)
     fidelity: Fidelity = field(default_factory=Fidelity)
 
@@ -126,21 +129,10 @@ class Ledger:
         self._full(len(raw))
 
     def _keep(self, path: str, rejected: Rejected, raw: bytes, format: str | None) -> None:
-        path, detail = storable(path), rejected.detail
+        detail = rejected.detail
         if self.redactor is not None:
             raw, detail = self.redactor.raw(raw), self.redactor.redact(detail)
-        row = {
-            "reject_id": digest(path, rejected.offset, rejected.reason, sha256(raw or detail)),
-            "path": path,
-            "offset": rejected.offset,
-            "reason": rejected.reason,
-            "detail": detail,
-            "format": format,
-            "raw": raw,
-            "batch_id": self.batch_id,
-            "recorded_at": datetime.now(UTC),
-        }
-        self._rejects.append({k: storable(v) for k, v in row.items()})
+        self._rejects.append(reject_row(path, rejected.offset, rejected.reason, detail, raw, format, self.batch_id))
 
     def _full(self, n_bytes: int) -> None:
         self._bytes += n_bytes
@@ -203,7 +195,8 @@ class Ledger:
         file.trajectory_ids.remove(held.trajectory.trajectory_id)
         file.n_steps, file.n_events = file.n_steps - held.trajectory.n_steps, file.n_events - len(held.events)
         file.n_rejected += 1
-        self._keep(file.path, rejected, read_head(Path(file.path)) if held.raw is None else held.raw, file.format)
+        if not file.growing:
+            self._keep(file.path, rejected, read_head(Path(file.path)) if held.raw is None else held.raw, file.format)
 
     def _grown(self, held: Held) -> list[Event]:
         """What a trajectory that is in the log and may grow has gained."""
@@ -218,13 +211,9 @@ class Ledger:
 
     def _corpora(self, trajectory_ids: set[str]) -> dict[str, str]:
         """Corpus of each of these trajectories that is in the log already, _DOWN of those that were taken down."""
-        if self.log.version is None:
-            return {}
-        kinds = pc.field("kind").isin(["start", "retraction"])
-        where = pc.field("trajectory_id").isin(pa.array(sorted(trajectory_ids))) & kinds
         found: dict[str, str] = {}
-        columns = ["trajectory_id", "corpus", "kind", "retraction"]
-        for row in self.lake.read("events", columns=columns, filters=where).to_pylist():
+        columns, kinds = ["trajectory_id", "corpus", "kind", "retraction"], ["start", "retraction"]
+        for row in self.log.read(trajectory_ids=sorted(trajectory_ids), kinds=kinds, columns=columns).to_pylist():
             if row["kind"] == "start":
                 found.setdefault(row["trajectory_id"], row["corpus"])
             elif row["retraction"]["action"] == "takedown":

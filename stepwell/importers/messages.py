@@ -56,7 +56,7 @@ def take_obj(rest: Obj, key: str) -> Obj:
 def take_int(rest: Obj, key: str, bits: int = 64) -> int | None:
     """Remove and return an integer that fits; anything else stays where it is and counts as absent."""
     value = rest.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+    if type(value) is not int or not -(1 << bits - 1) <= value < 1 << bits - 1:
         return None
     del rest[key]
     return value
@@ -165,6 +165,14 @@ def inner_message(response: Obj, reply: Obj) -> Obj:
 def take_calls(left: Obj) -> list[Any]:
     """Remove the tool calls of a chat message; arguments become JSON strings where the source has objects."""
     return [_text_arguments(c) for c in left.pop("tool_calls")] if isinstance(left.get("tool_calls"), list) else []
+
+
+def is_call(value: Any) -> bool:
+    """Whether a value is a tool call in chat shape: a function with a name, its arguments as text or absent."""
+    function = value.get("function") if isinstance(value, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        return False
+    return isinstance(function.get("arguments"), str | None)
 
 
 def _text_arguments(call: Any) -> Any:

@@ -20,8 +20,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
-
 from stepwell.errors import BadInput
 from stepwell.event import Event
 from stepwell.importers.base import Builder, Imported, Rejected, SourceFile, Unit
@@ -64,6 +62,10 @@ class MiniSweAgent:
         "tool schemas": "no",
         "token ids": "no",
     }
+
+    def goes_on(self, record: Obj) -> bool:
+        """Whether the file is of a run that goes on: version 1.1 is written after every step, with an empty status."""
+        return obj(record.get("info")).get("exit_status") == ""
 
     def read(self, data: Any, source: SourceFile) -> Iterator[Imported | Rejected]:
         """A parsed file -> one trajectory, or one reject when it is not as the format is written."""
@@ -137,12 +139,17 @@ def _act(builder: Builder, turn: Turn, version: str, fence: str, model: str | No
         "text": text,
         "command": command,
         "reasoning": reasoning,
-        "tool_calls": orjson.dumps(calls).decode() if calls else None,
         "parse_error": error,
     }
     policy = policy if turn.actor == "agent" else None
     return builder.action(
-        payload, usage=usage, policy=policy, extra=_nested(left, extra), actor=turn.actor, occurred_at=occurred_at
+        payload,
+        calls=calls,
+        usage=usage,
+        policy=policy,
+        extra=_nested(left, extra),
+        actor=turn.actor,
+        occurred_at=occurred_at,
     )
 
 

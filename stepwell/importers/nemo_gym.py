@@ -199,9 +199,9 @@ def _act(builder: Builder, turn: Turn, model: str | None) -> Event:
         "text": text,
         "command": command_of(calls),
         "reasoning": "\n\n".join(thoughts) or None,
-        "tool_calls": orjson.dumps(calls).decode() if calls else None,
     }
-    action = builder.action(payload, usage={}, policy=model, extra={"items": left} if any(left) else {})
+    extra = {"items": left} if any(left) else {}
+    action = builder.action(payload, calls=calls, usage={}, policy=model, extra=extra)
     for position, answer in enumerate(turn.answers):
         _observe(builder, action, position, dict(answer))
     return action

@@ -64,7 +64,7 @@ class OpenHandsOutput:
     }
 
     def read(self, data: Any, source: SourceFile) -> Iterator[Imported | Rejected]:
-        """One record -> one trajectory, or one reject when its history is no list."""
+        """One record -> one trajectory, or one reject when it is no object or its history no list."""
         try:
             yield _read(obj(data), source)
         except BadInput as error:
@@ -75,6 +75,8 @@ IMPORTER = OpenHandsOutput()
 
 
 def _read(rest: Obj, source: SourceFile) -> Imported:
+    if not rest:
+        raise BadInput("malformed", "the record is no object, or an empty one.")
     history = rest.pop("history", None)
     if not isinstance(history, list | None):
         raise BadInput("malformed", "`history` is neither a list nor null.")

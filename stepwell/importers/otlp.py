@@ -22,6 +22,8 @@ from stepwell.importers.base import Builder, Imported, Rejected, SourceFile
 from stepwell.importers.messages import Obj, obj, take_text
 from stepwell.importers.spans import Span, SpanReader, outcomes
 
+_EMPTY = {"scope", "schemaUrl"}
+"""What may stand around no spans without being missed."""
 _TIMES = ("startTimeUnixNano", "endTimeUnixNano")
 _KINDS = ("stringValue", "intValue", "doubleValue", "boolValue", "arrayValue", "kvlistValue", "bytesValue")
 _CONVERSATION = ("gen_ai.conversation.id", "session.id")
@@ -83,8 +85,9 @@ def _inside(item: Any, key: str, odd: list[Any], *taken: str) -> list[tuple[Obj,
         odd.append(item)
         return []
     around = {k: v for k, v in item.items() if k != key and k not in taken}
-    odd += [i for i in item[key] if not isinstance(i, dict)]
-    return [(i, around) for i in item[key] if isinstance(i, dict)]
+    inside = [i for i in item[key] if isinstance(i, dict)]
+    odd += [i for i in item[key] if not isinstance(i, dict)] if inside or not around.keys() - _EMPTY else [item]
+    return [(i, around) for i in inside]
 
 
 def _span(told: Obj) -> Span:

@@ -127,8 +127,7 @@ def _name(rest: Obj) -> str | None:
 def _seconds(rest: Obj) -> float | None:
     """The time limit: a number of seconds, or as CodeContests writes it."""
     limit = rest.get("time_limit")
-    if isinstance(limit, dict) and set(limit) <= {"seconds", "nanos"} and isinstance(limit.get("seconds"), int):
-        nanos = limit.get("nanos")
+    if isinstance(limit, dict) and set(limit) <= {"seconds", "nanos"} and {*map(type, limit.values())} == {int}:
         del rest["time_limit"]
-        return float(limit["seconds"]) + (nanos / 1e9 if isinstance(nanos, int) else 0.0)
+        return float(limit.get("seconds", 0) + limit.get("nanos", 0) / 1e9)
     return take_float(rest, "time_limit")

@@ -8,9 +8,11 @@ Files with other suffixes than data files, hidden folders and Delta tables under
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -100,6 +102,19 @@ def import_paths(
     return import_roots(lake, roots, corpus, format, progress, batch_events, redactor)
 
 
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Python looks for cycles whenever there are 700 objects more; parsing makes millions, and hardly one is in a cycle."""
+    before = gc.get_threshold()
+    if before[0]:
+        gc.set_threshold(max(before[0], 100_000), *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@_few_collections()
 def import_roots(
     lake: Lake,
     roots: Sequence[Root],
@@ -126,19 +141,21 @@ def import_roots(
     ledger.flush()
     report.events, report.known_events = ledger.n_new, ledger.n_known
     report.redacted = dict(redactor.counts) if redactor else {}
-    for held, reason in ledger.refused:
-        _take_back(report, held, reason)
+    _take_back(report, ledger.refused)
     parts = report.imported + report.known + report.rejected + report.outcome + report.ignored
     assert report.files == parts == total, f"{report.files} files, {parts} accounted for, {total} found"
     return report
 
 
-def _take_back(report: ImportReport, held: Held, reason: str) -> None:
-    """Count a trajectory that could not be written as what it is: a reject, and its file too when it held no other."""
-    empty = not held.file.trajectory_ids
+def _take_back(report: ImportReport, refused: Sequence[tuple[Held, str]]) -> None:
+    """Count trajectories that could not be written as what they are: rejects, and their files that held no other."""
+    for held, reason in refused:
+        report.trajectories, report.steps = report.trajectories - 1, report.steps - held.trajectory.n_steps
+        if not held.file.growing:
+            report.reasons[reason] += 1
+    files = {id(held.file): held.file for held, _ in refused}
+    empty = sum(file.imported and not file.trajectory_ids for file in files.values())
     report.imported, report.rejected = report.imported - empty, report.rejected + empty
-    report.trajectories, report.steps = report.trajectories - 1, report.steps - held.trajectory.n_steps
-    report.reasons[reason] += 1
 
 
 @dataclass
@@ -179,7 +196,7 @@ class _Run:
         if path in self.root.begun:
             opened = open_blob(file)
             opened.told = self._told(opened.told)
-            self._records(path, file, opened, Taken("", str(path), opened.told.format, file.size))
+            self._records(path, file, opened, Taken("", str(path), opened.told.format, file.size, growing=True))
             self.report.imported += 1
             return
         companion, plain = self.index.companions.get(path), file.sha256()
@@ -201,6 +218,7 @@ class _Run:
             return
         if taken.trajectory_ids or not taken.n_rejected:
             self.report.imported += 1
+            taken.imported = True
             self.ledger.done(taken)
         else:
             self.report.rejected += 1

@@ -142,7 +142,7 @@ class SpanReader(Dialogue):
                 self._last_of[name if isinstance(name, str) else None] = call["id"]
         texts = [t for m in said if (t := take_text(m, "content")) is not None]
         thoughts = [t for m in said if (t := take_text(m, "reasoning")) is not None]
-        replies = [m for m in said if m.keys() - {"role"} or m["role"] != "assistant"]
+        replies = [m for m in said if m.keys() - {"role"} or m.get("role") != "assistant"]
         policy = take_text(dict(left), "gen_ai.response.model") or take_text(dict(left), "gen_ai.request.model")
         policy = policy or take_text(dict(left), "llm.model_name")
         used = {**usage(left), "latency_s": _seconds(span)}

@@ -16,7 +16,7 @@ import orjson
 
 from stepwell.event import Event
 from stepwell.importers.base import Builder
-from stepwell.importers.messages import Obj
+from stepwell.importers.messages import Obj, is_call
 
 _SHELLS = frozenset(
     (
@@ -37,10 +37,9 @@ def command_of(calls: Sequence[Any]) -> str | None:
     """What calls in chat shape execute: the command of a shell call, else `name arguments`; one line a call, None for none."""
     lines = []
     for call in calls:
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict):
+        if not is_call(call):
             continue
-        name, written = str(function.get("name")), function.get("arguments")
+        name, written = call["function"]["name"], call["function"].get("arguments")
         shell = _shell_command(written) if name.lower() in _SHELLS and isinstance(written, str) else None
         lines.append(shell if shell is not None else f"{name} {'' if written is None else written}".rstrip())
     return "\n".join(lines) if lines else None
@@ -89,11 +88,11 @@ class Stream:
         `more`: the columns thought, reasoning, command and parse_error (`command` follows from the calls), and the envelope.
         """
         payload = {k: more.pop(k, None) for k in ("thought", "reasoning", "command", "parse_error")}
-        payload |= {"text": text, "tool_calls": orjson.dumps(calls).decode() if calls else None}
+        payload["text"] = text
         if payload["command"] is None and payload["parse_error"] is None:
             payload["command"] = command_of(calls)
         policy = more.pop("policy", None)
-        self.last = self.builder.action(payload, usage=usage, policy=policy, extra=extra, **more)
+        self.last = self.builder.action(payload, calls=calls, usage=usage, policy=policy, extra=extra, **more)
         for call in calls:
             if isinstance(call, dict) and isinstance(call.get("id"), str):
                 self._calls[call["id"]] = self.last

@@ -56,6 +56,10 @@ class SweAgent:
         "token ids": "no",
     }
 
+    def goes_on(self, record: Obj) -> bool:
+        """Whether the file is of a run that goes on: it is written after every step, without a status until the last."""
+        return obj(record.get("info")).get("exit_status") is None
+
     def read(self, data: Any, source: SourceFile) -> Iterator[Imported | Rejected]:
         """A parsed file -> one trajectory, or one reject when it is not as the format is written."""
         try:
@@ -169,7 +173,6 @@ def _step(builder: Builder, left: Obj, said: Obj, shown: Obj | None, prompts: _P
         "parse_error": why,
     }
     calls = take_calls(said)
-    payload["tool_calls"] = orjson.dumps(calls).decode() if calls else None
     same = {"content": payload["text"], "thought": payload["thought"], "action": written}
     entry = {k: v for k, v in said.items() if k != "role" and (k not in same or same[k] != v)}
     raw, state = take_text(left, "observation"), {"state": left.pop("state")} if "state" in left else {}
@@ -179,7 +182,7 @@ def _step(builder: Builder, left: Obj, said: Obj, shown: Obj | None, prompts: _P
         **({"history": entry} if entry else {}),
         **({"prompt": prompt} if prompt else {}),
     }
-    action = builder.action(payload, usage={"prompt_hash": prompt_hash}, policy=policy, extra=extra)
+    action = builder.action(payload, calls=calls, usage={"prompt_hash": prompt_hash}, policy=policy, extra=extra)
     if raw is None and shown is None:
         if state:
             builder.observation(action, {"position": 0}, state)

@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
-
 from stepwell.event import Event
 from stepwell.importers.base import Builder, Imported, Rejected, SourceFile
 from stepwell.importers.messages import Obj, obj, take_calls, take_content, take_float, take_int, take_obj, take_text
@@ -80,8 +78,7 @@ def _read(rest: Obj, source: SourceFile) -> Imported:
         if role == "assistant":
             calls, position = take_calls(left), 0
             payload = {"text": take_content(left), "command": command_of(calls)}
-            payload["tool_calls"] = orjson.dumps(calls).decode() if calls else None
-            action = builder.action(payload, usage={}, policy=None, extra=left)
+            action = builder.action(payload, calls=calls, usage={}, policy=None, extra=left)
         elif action is None:
             builder.instruction(position, role, take_content(left), False, left)
             position += 1

@@ -19,6 +19,7 @@ from stepwell.importers.sniff import recognise
 from stepwell.secrets.redact import Redactor
 
 _ODD = "its importer made nothing of it"
+_TWICE = "two trajectories that go by one id, and differ; the first is taken. Give them ids of their own."
 
 
 @dataclass
@@ -142,12 +143,17 @@ def _archive(opened: Opened, importer: Importer, source: SourceFile, redactor: R
 
 
 def _fill(read: Read, importer: Importer, data: Any, source: SourceFile) -> None:
+    met: dict[str, set[str]] = {}
     try:
         for one in importer.read(data, source):
-            if isinstance(one, Imported):
-                read.imported.append(one)
-            else:
+            if isinstance(one, Rejected):
                 read.rejected.append(one)
+                continue
+            events = {e.event_id for e in one.events}
+            if met.setdefault(one.trajectory_id, events) is events:
+                read.imported.append(one)
+            elif met[one.trajectory_id] != events:
+                read.rejected.append(Rejected("malformed", _TWICE, read.offset))
     except BadInput as error:
         read.rejected.append(Rejected(error.reason, error.detail, error.offset or read.offset))
     except Exception as error:

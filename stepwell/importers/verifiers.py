@@ -89,14 +89,13 @@ def _episode(record: Obj, source: SourceFile) -> Iterator[Imported | Rejected]:
         try:
             if not isinstance(trace, dict):
                 raise BadInput("malformed", f"`traces[{place}]` is no object.")
-            yield from _trace(
-                dict(trace), {k: v for k, v in record.items() if k != "task" or v != trace.get("task")}, source
-            )
+            episode = {k: v for k, v in record.items() if k != "task" or v != trace.get("task")}
+            yield from _trace(dict(trace), episode, source, place)
         except BadInput as error:
             yield Rejected(error.reason, error.detail)
 
 
-def _trace(trace: Obj, episode: Obj, source: SourceFile) -> Iterator[Imported]:
+def _trace(trace: Obj, episode: Obj, source: SourceFile, place: int = 0) -> Iterator[Imported]:
     nodes = objects(trace.pop("nodes", None), "nodes")
     calls = {
         c["node"]: dict(c) for c in trace.get("calls") or [] if isinstance(c, dict) and isinstance(c.get("node"), int)
@@ -114,7 +113,8 @@ def _trace(trace: Obj, episode: Obj, source: SourceFile) -> Iterator[Imported]:
     for number, (fork, line) in enumerate(lines_of(_parents(nodes)) or [(None, [])]):
         agent = take_obj(rest, "agent") if not number else {}
         version = take_text(dict(obj(rest.get("verifiers"))), "version")
-        key = f"{episode.get('id')}/{trace.get('id')}/{number}"
+        own = f"#{place}" if place and trace.get("id") is None else trace.get("id")
+        key = f"{episode.get('id')}/{own}/{number}"
         builder = Builder.of(source, Verifiers.name, key, " ".join(filter(None, ["verifiers", version])))
         if not number:
             hashes = {"tests_hash": seal.tests_hash, "solution_hash": seal.solution_hash}
