@@ -414,7 +414,8 @@ def made(lake: Lake) -> str:
             {"role": "assistant", "content": "ls"},
         ]
         if i == 3:
-            said[1]["tool_calls"] = [{"function": {"name": "edit", "arguments": json.dumps(edits)}}]
+            calls = ["no call", None, {"function": 3}, {"function": {"name": "edit", "arguments": json.dumps(edits)}}]
+            said[1]["tool_calls"] = calls
         row = dataset_row(f"r{i}", "mine", f"t{i}").to_pylist()[0] | {
             "messages": json.dumps(said),
             "task_id": f"train-{i}",

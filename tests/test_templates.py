@@ -218,6 +218,7 @@ BROKEN = [ASK, {"role": "assistant", "content": "", "tool_calls": [call("view", 
         ("llama3_1", [ASK, {**TALK[2], "tool_calls": [VIEW]}], "does not write reply as it is: .* the text of reply 0"),
         ("llama3", WORK, "does not write reply as it is: .*'view' of tool call 'view' of reply 0"),
         ("qwen3", BROKEN, "arguments that are no JSON object: 'view' got"),
+        ("qwen3", [ASK, {"role": "assistant", "content": "", "tool_calls": ["view"]}], "names no function: 'view'"),
         ("qwen2_5", [ASK, {"role": "assistant", "content": "\n\nx"}], "a token lies across the edge of a reply"),
     ],
 )

@@ -175,7 +175,8 @@ def _parts(messages: str) -> tuple[str, list[str]]:
 def _arguments(message: dict[str, Any]) -> Iterator[str]:
     """Texts in the arguments of tool calls, such as a file that is written."""
     for call in message.get("tool_calls") or ():
-        given = (call.get("function") or {}).get("arguments")
+        function = call.get("function") if isinstance(call, dict) else None
+        given = function.get("arguments") if isinstance(function, dict) else call
         try:
             given = orjson.loads(given) if isinstance(given, str) else given
         except orjson.JSONDecodeError:

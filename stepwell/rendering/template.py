@@ -191,9 +191,11 @@ def _plain(messages: Sequence[Message]) -> tuple[list[Message], list[Any] | None
     return plain, json.loads(tools) if isinstance(tools, str) else tools
 
 
-def _object(call: dict[str, Any]) -> dict[str, Any]:
+def _object(call: Any) -> dict[str, Any]:
     """A tool call with its arguments as an object."""
-    function = call.get("function") or call
+    function = (call.get("function") or call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise RenderError(f"a tool call that names no function: {call!r:.80}; mask or leave out the trajectory.")
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
