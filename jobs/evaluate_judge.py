@@ -1,30 +1,32 @@
-"""Evaluating a model that judges whole trajectories, on those that were held out of its training.
+"""Evaluating a model that judges whole trajectories, on those that were held out of its training, or in pairs.
 
     python -m jobs.evaluate_judge --recipe verifier --lake ./lake              # what the recipe trained, every seed
     python -m jobs.evaluate_judge --recipe verifier --lake ./lake --model DIR  # any model, such as the base
+    python -m jobs.evaluate_judge --pairs 4 --corpus evaluations/held-out --model DIR --samples 5 --temperature 0.7
+    python -m jobs.evaluate_judge --pairs 4 --corpus evaluations/held-out --critic rules@1   # by scores in the log
 
 The model judges the trajectories of the dataset's held-out split with transformers, under the prompt it learnt; its verdicts go
 into the log as those of `stepwell judge` do. A verifier is measured against the tests: AUC, accuracy and best of k with
 intervals (METHODS.md 5). A critic of steps is measured against the environment's labels, as `stepwell audit` does.
+
+With `--pairs` a judge is shown a right and a wrong attempt at one task, in both orders (`jobs.pairwise`).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
-from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import torch
-from transformers import AutoModelForCausalLM
 
-from jobs import registry
-from jobs.model_policy import TransformersPolicy
-from jobs.report import Reporter, command, flat, quiet, reporter
-from stepwell.chat import BatchBackend, Call, Completion, Failure
+from jobs import pairwise, registry
+from jobs.judges import Answers, Words
+from jobs.report import Reporter, command, flat, reporter
+from jobs.vllm_policy import go_where_vllm_is
+from stepwell.chat import BatchBackend
 from stepwell.critics import prompts
 from stepwell.critics.audit import COLUMNS as AUDITED
 from stepwell.critics.audit import KINDS, audit
@@ -33,87 +35,18 @@ from stepwell.critics.judging import judge
 from stepwell.critics.model_critic import ModelCritic
 from stepwell.critics.streams import Counter
 from stepwell.datasets.critiques import NO, YES
-from stepwell.errors import RecipeError, StepwellError
+from stepwell.errors import RecipeError, StepwellError, UsageError
 from stepwell.evaluation import ranking
-from stepwell.ids import digest, storable
+from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.models import model_names
+from stepwell.pairs import Pair
 from stepwell.recipe import Recipe, load
-from stepwell.rendering import Renderer
-from stepwell.rollout.policies import View
+from stepwell.spending import Prices
 
 REPLY = {"verifier": 8, "steps": 512}
 """Most tokens of a reply, by kind of prompt."""
-_BATCH = 8
-
-
-class Answers:
-    """A verifier with transformers: the chance of YES against NO, each as the whole reply it was trained to give."""
-
-    def __init__(self, directory: str) -> None:
-        quiet()
-        self.renderer = Renderer.load(directory)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).to(device).eval()
-        self.context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
-
-    @torch.inference_mode()
-    def __call__(self, calls: Sequence[Call]) -> list[Completion | Failure]:
-        """Answer many calls, in order; one that does not fit the context is a failure."""
-        return [answer for i in range(0, len(calls), _BATCH) for answer in self._some(calls[i : i + _BATCH])]
-
-    def _some(self, calls: Sequence[Call]) -> list[Completion | Failure]:
-        started = time.monotonic()
-        rows = []
-        for call in calls:
-            n = sum(m["role"] == "assistant" for m in call.messages)
-            for answer in (YES, NO):
-                rows.append(
-                    self.renderer.encode([*call.messages, {"role": "assistant", "content": answer}], [0.0] * n + [1.0])
-                )
-        width = max(len(r.input_ids) for r in rows)
-        if width > self.context and len(calls) > 1:
-            return [one for call in calls for one in self._some([call])]
-        if width > self.context:
-            return [Failure("context", f"{width} tokens of {self.context}")]
-        ids, labels = torch.zeros((len(rows), width), dtype=torch.long), torch.full((len(rows), width), -100)
-        for i, r in enumerate(rows):  # padded behind the reply, where causal attention never looks
-            ids[i, : len(r.input_ids)] = torch.tensor(r.input_ids)
-            labels[i, : len(r.labels)] = torch.tensor(r.labels)
-        device = self.model.device
-        logits = self.model(ids.to(device)).logits[:, :-1].float().log_softmax(-1).cpu()
-        wanted = labels[:, 1:]
-        said = logits.gather(2, wanted.clamp(min=0)[:, :, None])[:, :, 0]
-        score = (said * (wanted != -100)).sum(1).view(-1, 2)
-        yes = torch.softmax(score, 1)[:, 0].tolist()
-        latency = (time.monotonic() - started) / len(calls)
-        return [
-            Completion(
-                YES if p > 0.5 else NO, tokens_in=len(rows[2 * i].input_ids), tokens_out=1, latency_s=round(latency, 6),
-                finish="stop", yes=p, at=round(time.time(), 6),
-            )
-            for i, p in enumerate(yes)
-        ]  # fmt: skip
-
-
-class Words:
-    """A model that judges in words, with transformers, greedily."""
-
-    def __init__(self, directory: str, max_tokens: int) -> None:
-        self.policy = TransformersPolicy(directory, directory, temperature=0.0, max_new_tokens=max_tokens, seed=0)
-        self.context = self.policy.context
-
-    def __call__(self, calls: Sequence[Call]) -> list[Completion | Failure]:
-        """Answer many calls at once, in order."""
-        replies = self.policy.act_many([View(messages=list(call.messages)) for call in calls])
-        return [
-            Failure(r.finish, r.detail) if r.text is None else Completion(
-                storable(r.text), tokens_in=r.usage["tokens_in"], tokens_out=r.usage["tokens_out"],
-                latency_s=r.usage["latency_s"], finish=r.finish,
-            )
-            for r in replies
-        ]  # fmt: skip
 
 
 def held_out(recipe: Recipe, lake: Lake) -> list[str]:
@@ -137,7 +70,7 @@ def evaluate(recipe: Recipe, lake: Lake, directory: str, identity: str, tell: Re
             f"`dataset.critiques.prompt: {prompt.name}` is of kind {prompt.kind}; allowed: {', '.join(REPLY)}."
         )
     ids, directory = held_out(recipe, lake), str(Path(directory).resolve())
-    answers = Answers(directory) if prompt.kind == "verifier" else Words(directory, REPLY[prompt.kind])
+    answers = Answers(directory, (YES, NO)) if prompt.kind == "verifier" else Words(directory, REPLY[prompt.kind])
     critic = ModelCritic(
         prompt, directory, context=answers.context, max_tokens=REPLY[prompt.kind], counter=Counter.of(directory)
     )
@@ -167,19 +100,84 @@ def evaluate(recipe: Recipe, lake: Lake, directory: str, identity: str, tell: Re
 
 def main() -> None:
     """Read the command line, evaluate, report."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.evaluate_judge", description=str(__doc__).splitlines()[0])
-    parser.add_argument("--recipe", required=True, help="recipe name or YAML file")
-    parser.add_argument("--lake", default=os.environ.get("STEPWELL_LAKE", "lake"), help="lake URI")
-    parser.add_argument("--model", help="model name, id or directory; default: the recipe's, one a seed")
-    options = parser.parse_args()
-    recipe, lake = load(options.recipe), Lake(options.lake)
+    options = parsed()
+    if options.json:
+        os.environ["STEPWELL_JSON"] = "1"
+    lake, recipe = Lake(options.lake), load(options.recipe) if options.recipe else None
+    if options.backend == "vllm":
+        go_where_vllm_is("jobs.evaluate_judge", "comparing pairs with vllm")
     with reporter() as tell:
         told: dict[str, dict[str, Any]] = {}
-        for name in [options.model] if options.model else model_names(recipe):
-            directory, identity = registry.located(lake, name)
-            told[name] = evaluate(recipe, lake, directory, identity, tell)
+        if options.critic:
+            told[options.critic] = pairwise.recorded(lake, chosen_pairs(options, lake, recipe), options.critic, tell)
+        for name in [options.model] if options.model else model_names(recipe) if recipe and not options.critic else []:
+            here = options.backend != "endpoint"
+            directory, identity = registry.located(lake, name) if here else (name, name)
+            if options.pairs is None:
+                assert recipe is not None
+                told[name] = evaluate(recipe, lake, directory, identity, tell)
+            else:
+                pairs = chosen_pairs(options, lake, recipe)
+                told[name] = pairwise.ask(lake, pairs, asking(options), directory, identity, tell)
             registry.note(lake, Path(directory), identity, told[name])
         tell.done(flat(told), " ".join(document["evaluation_id"] for document in told.values()))
+
+
+def parsed() -> argparse.Namespace:
+    """The command line; raises UsageError for options that do not go together."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.evaluate_judge", description=str(__doc__).splitlines()[0])
+    parser.add_argument(
+        "--recipe", help="recipe name or YAML file: its held-out trajectories, and by default its models"
+    )
+    parser.add_argument("--lake", default=os.environ.get("STEPWELL_LAKE", "lake"), help="lake URI")
+    parser.add_argument("--model", help="model name, id or directory, or as an endpoint names it")
+    parser.add_argument("--json", action="store_true", help="print what was found as one JSON document")
+    pair = parser.add_argument_group("pairs", "compare a right and a wrong attempt at one task, in both orders")
+    pair.add_argument("--pairs", type=int, help="most pairs of a task")
+    pair.add_argument("--corpus", action="append", help="pairs of this corpus, instead of a recipe's; may be repeated")
+    pair.add_argument("--critic", help="compare by the scores of this policy's verdicts in the log; no model is asked")
+    pair.add_argument("--backend", choices=pairwise.BACKENDS, help="what answers, default transformers")
+    pair.add_argument("--base-url", help="server of --backend endpoint; key in $OPENAI_API_KEY")
+    pair.add_argument("--prompt", help="name of a prompt of kind pair, or a YAML file; default pairwise")
+    pair.add_argument("--samples", type=int, help="answers for each order, decided by majority; default 1")
+    pair.add_argument("--temperature", type=float, help="0, the default: the most likely answer")
+    pair.add_argument("--seed", type=int, help="seed of the answers and of which pairs are drawn; default 0")
+    pair.add_argument("--max-tokens", type=int, help="longest reply where the model writes one; default 512")
+    pair.add_argument("--context", type=int, help="tokens an endpoint's model can hold, reply included; default 32768")
+    pair.add_argument("--concurrency", type=int, help="calls under way at once, default 16")
+    pair.add_argument("--price-in", type=float, help="US dollars per million prompt tokens")
+    pair.add_argument("--price-out", type=float, help="the same for reply tokens")
+    pair.add_argument("--max-cost", type=float, help="most US dollars to spend now")
+    options = parser.parse_args()
+    given = [f"--{a.dest.replace('_', '-')}" for a in pair._group_actions if getattr(options, a.dest) is not None]
+    if options.pairs is None and given:
+        raise UsageError(f"{', '.join(given)} belong to pairs; give --pairs too.")
+    if (options.recipe is None) == (options.corpus is None):
+        raise UsageError("name either a --recipe or, with --pairs, a --corpus.")
+    if options.critic and options.model:
+        raise UsageError("--critic reads verdicts that are there, --model asks for them; give one of both.")
+    if options.corpus and not options.model and not options.critic:
+        raise UsageError("with --corpus name who compares: --model, or --critic for scores in the log.")
+    if options.pairs is not None and options.pairs < 1:
+        raise UsageError(f"--pairs {options.pairs}: at least 1 pair a task.")
+    if (options.price_in is None) != (options.price_out is None):
+        raise UsageError("prices need both --price-in and --price-out, in US dollars per million tokens.")
+    return options
+
+
+def chosen_pairs(options: argparse.Namespace, lake: Lake, recipe: Recipe | None) -> list[Pair]:
+    """The pairs of the corpora named, or of the recipe's held-out trajectories."""
+    only = None if recipe is None else held_out(recipe, lake)
+    return pairwise.pairs_of(lake, options.pairs, options.seed or 0, corpora=options.corpus, only=only)
+
+
+def asking(options: argparse.Namespace) -> pairwise.Asking:
+    """How pairs are asked about; what the command line does not say is at its default."""
+    names = {f.name for f in fields(pairwise.Asking)} - {"prices"}
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    priced = options.price_in is not None
+    prices = Prices(options.price_in, options.price_in, options.price_out) if priced else None
+    return pairwise.Asking(**given, prices=prices)
 
 
 if __name__ == "__main__":

@@ -119,14 +119,14 @@ DETECTION = (
     Column("recovery", S, "What the critic would have the agent do."),
 )
 VERDICT = (
-    Column("scope", S, "step, window, trajectory or attempt."),
+    Column("scope", S, "step, window, trajectory, attempt, or pair (the attempt shown first beside another)."),
     Column("window_from", I32, "First step judged (window scope)."),
     Column("window_to", I32, "Last step judged (window scope)."),
     Column("label", S, "good, unnecessary, mistake or recover; null when not labelled or unparseable."),
     Column("severity", I32, "0 on track, 1 needs correction, 2 critical."),
     Column("detections", pa.list_(struct(DETECTION)), "Error categories found, with evidence and recovery action."),
     Column("guidance", S, "Overall guidance for the agent."),
-    Column("judgment", BOOL, "Whether the solution is judged correct."),
+    Column("judgment", BOOL, "Whether the solution is judged correct; of a pair, whether it is the better one."),
     Column("confidence", F64, "Confidence or probability in [0, 1]."),
     Column("parse_status", S, "ok, repaired or unparseable."),
     Column("raw", S, "The critic's output verbatim; null for rules."),

@@ -42,7 +42,7 @@ def test_the_longest_document_fits_and_is_read(kind: Kind, tokens: int) -> None:
     schema = bounded(plain, text_limit(plain, tokens))
     document = longest(schema)
     found = texts(document)
-    assert len(found) == {"steer": 25, "steps": 7, "critique": 2, "verifier": 0}[kind]
+    assert len(found) == {"steer": 25, "steps": 7, "critique": 2, "verifier": 0, "pair": 0}[kind]
     (size,) = {len(text) for text in found} or {LEAST}
     assert LEAST <= size <= MOST
     frame = len(json.dumps(document)) - sum(map(len, found))

@@ -16,7 +16,7 @@ from small_training import HUSH, metrics, weights
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM
 
-from jobs import evaluate_critic, evaluate_judge, train_pairs, train_policy, train_rewards
+from jobs import evaluate_critic, evaluate_judge, pairwise, train_pairs, train_policy, train_rewards
 from jobs.make_base import start_from_scratch
 from jobs.train_pairs import collated
 from jobs.train_rewards import Rewarder, problems_of
@@ -32,6 +32,7 @@ from stepwell.evaluation.revision import COLUMNS, report
 from stepwell.lake import Lake
 from stepwell.launching import evaluation_of, job_of
 from stepwell.log import EventLog
+from stepwell.pairs import Graded, Pair
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
 from stepwell.rollout import drawn_problems
@@ -404,3 +405,7 @@ def test_a_verifier_learns_outcomes_and_is_measured_on_what_was_held_out(made: M
     )
     with pytest.raises(StepwellError, match="learnt from trajectories"):
         evaluate_judge.evaluate(leaky, made.lake, row["path"], row["model_id"], HUSH)
+    learnt = next(r["trajectory_id"] for r in rows.to_pylist() if r["split"] == "train")
+    pair = Pair(*(Graded(t, t, "task", t == learnt) for t in (learnt, held_out[0]["trajectory_id"])))
+    with pytest.raises(StepwellError, match="learnt from 1 of the trajectories"):
+        pairwise.ask(made.lake, [pair], pairwise.Asking(), row["path"], row["model_id"], HUSH)

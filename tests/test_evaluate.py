@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from chat_server import ChatServer, Fault
+from typer.testing import CliRunner
 
 from jobs import harness, registry
 from jobs.evaluate import engine_of, evaluate, require_sense, run
@@ -27,6 +28,7 @@ from jobs.replicas import Replicas, require_devices
 from jobs.report import Reporter
 from jobs.train_policy import train
 from jobs.training.card import CARD
+from stepwell.cli import build_app
 from stepwell.contamination.gate import gate
 from stepwell.contamination.planned import planned
 from stepwell.contamination.suites import DETECTORS
@@ -308,6 +310,35 @@ def test_a_task_file_an_endpoint_and_the_official_harness(made: Made, tmp_path: 
             run(recipe, lake, ["org/model"], Reporter(None), options(report=reports))
     with pytest.raises(UsageError, match="jsonl"):
         harness.files(Path("x.csv"), 1)
+
+
+def test_the_command_line_writes_predictions_and_reads_reports(
+    made: Made, tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("minisweagent")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS)))
+    evaluation = {
+        "suite": "bench", "n_tasks": 0, "backend": "endpoint", "base_url": server.url, "max_new_tokens": 64,
+        "tasks": {
+            "path": str(tmp_path / "tasks.jsonl"), "suite": "bench", "unsafe": True,
+            "environment": {"environment_class": "local", "cwd": str(tmp_path)},
+        },
+    }  # fmt: skip
+    file, report = tmp_path / "all.jsonl", tmp_path / "report.json"
+    (tmp_path / "bench.yaml").write_text(json.dumps({"base_model": str(made.base), "evaluation": evaluation}))
+    names = [t["instance_id"] for t in TASKS]
+    report.write_text(json.dumps({"resolved_ids": names[:2], "unresolved_ids": [], "empty_patch_ids": names[2:]}))
+    given = [str(tmp_path / "bench.yaml"), "--model", "org/model", "--lake", str(tmp_path / "lake")]
+    asked = [*given, "--predictions", str(file), "--report", str(report)]
+    done = CliRunner().invoke(build_app(), ["evaluate", *asked])
+    assert done.exit_code == 0, done.output
+    assert sorted(json.loads(line)["instance_id"] for line in file.read_text().splitlines()) == names
+    rows = Lake(tmp_path / "lake").read("evaluations").to_pylist()
+    assert {r["task_id"]: r["resolved"] for r in rows} == dict(zip(names, (True, True, False), strict=True))
+    refused = CliRunner().invoke(build_app(), ["evaluate", "verifier", "--predictions", str(file)])
+    assert isinstance(refused.exception, UsageError)
+    assert "jobs.evaluate_judge" in str(refused.exception)
 
 
 def test_a_server_that_is_away_is_said_and_the_rest_is_kept(made: Made, tmp_path: Path, server: ChatServer) -> None:

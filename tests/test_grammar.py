@@ -81,9 +81,9 @@ VERIFIER = st.builds(
     lambda yes, p: Reading("ok", judgment=yes, confidence=p if p is None or yes else 1 - p),
     st.booleans(), st.none() | st.floats(0.5, 1),
 )  # fmt: skip
-CASES = st.one_of(
-    *(st.tuples(st.just(kind), of) for kind, of in zip(KINDS, (steer(), steps(), CRITIQUE, VERIFIER), strict=True))
-)
+PAIR = st.builds(lambda first: Reading("ok", judgment=first), st.booleans())
+READINGS = (steer(), steps(), CRITIQUE, VERIFIER, PAIR)
+CASES = st.one_of(*(st.tuples(st.just(kind), of) for kind, of in zip(KINDS, READINGS, strict=True)))
 
 NOISE: dict[str, Callable[[str], str]] = {
     "bold fields": lambda s: re.sub(r"(?m)^([ ]*)([A-Z][A-Za-z_ ]*|STEP \d+):", r"\1**\2:**", s),
@@ -163,7 +163,7 @@ MARKS = st.sampled_from(
     ["TASK_STATUS:", "On track", "DETECTED:", "Yes", "No", "STEP 0:", "good", "mistake", "Analysis:", "Overall judgment:", "{",
      "Correct", "Incorrect", "YES", "PROBABILITY: ", "0.7", "<think>", "</think>", "```", "THOUGHT:", "\n", "EVIDENCE:", '"',
      "}", "SPECIFICATION ERRORS:", "Step Repetition", "：", "**", "OVERALL_GUIDANCE:", "[",
-     '{"steps": {"0": "good"}}', "\ud800", "1e9"]
+     '{"steps": {"0": "good"}}', "\ud800", "1e9", "BETTER:", "A", "B", "tie"]
 )  # fmt: skip
 
 
@@ -176,6 +176,8 @@ def test_any_text_is_read_or_refused(kind: Kind, text: str) -> None:
         assert reading == replace(EMPTY, problems=reading.problems)
     elif kind == "steps":
         assert set(reading.labels) == {0}
+    elif kind == "pair" and reading.confidence == 0.5:
+        assert reading.judgment is None, "a tie"
     else:
         assert (reading.severity if kind == "steer" else reading.judgment) is not None
 
@@ -250,7 +252,7 @@ def test_what_cannot_be_written_is_refused() -> None:
         render_json("verifier", Reading("ok", judgment=False, confidence=0.9))
     with pytest.raises(UsageError, match="cannot be written"):
         render("critique", Reading("unparseable"))
-    with pytest.raises(UnknownName, match="allowed: critique, steer, steps, verifier"):
+    with pytest.raises(UnknownName, match="allowed: critique, pair, steer, steps, verifier"):
         read("poem", "")  # type: ignore[arg-type]
 
 

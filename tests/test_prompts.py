@@ -16,7 +16,7 @@ from stepwell.critics.prompts import PLACES, load, names
 from stepwell.errors import StepwellError, UnknownName
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = ("critique", "steer-concise", "steer-detailed", "steps-one-pass", "verifier")
+SHIPPED = ("critique", "pairwise", "steer-concise", "steer-detailed", "steps-one-pass", "verifier")
 
 
 def write(folder: Path, stem: str, **changes: object) -> Path:
@@ -105,7 +105,7 @@ def test_everything_wrong_with_a_file_is_said_at_once(tmp_path: Path) -> None:
         load(str(path))
     for told in (
         "description is missing", "colour is no field", "system is ' ', must be text", "version is 'one'", "name is 'other'",
-        "kind is 'judge', allowed: steer, steps, critique, verifier", "taxonomy is 'none-such', allowed: leaks, steer-12",
+        "kind is 'judge', allowed: steer, steps, critique, verifier, pair", "taxonomy is 'none-such', allowed: leaks, steer-12",
         "{histroy} in request is nothing to fill in; allowed: budget, history, n_steps", "{steps} in budget",
         "budget and the place {budget} in request need each other", "Correct the file",
     ):  # fmt: skip
@@ -138,7 +138,7 @@ def test_a_steering_prompt_needs_a_taxonomy_and_others_have_no_categories(tmp_pa
 
 def test_an_unknown_name_lists_the_prompts(tmp_path: Path) -> None:
     for name in ("no-such", "no-such.yaml", str(tmp_path), "../prompts/critique"):
-        with pytest.raises(UnknownName, match="allowed: critique, steer-concise"):
+        with pytest.raises(UnknownName, match="allowed: critique, pairwise, steer-concise"):
             load(name)
 
 

@@ -28,8 +28,9 @@ from stepwell.datasets.sealing import manifest
 from stepwell.datasets.verify import verify
 from stepwell.errors import StepwellError, UsageError
 from stepwell.fold import refresh
-from stepwell.launching import evaluation_of, job_of
+from stepwell.launching import ROLLOUTS, evaluation_of, job_of
 from stepwell.recipe import load
+from stepwell.registry import local
 from stepwell.rendering import Renderer
 from stepwell.seals import seal_of
 
@@ -171,7 +172,7 @@ def verify_command(
     if sealed is None:
         raise UsageError(f"no dataset {name!r} in {opened.uri}; build it: stepwell build {dataset}")
     base = model or sealed[1].get("base_model") or load(dataset).base_model
-    rows, renderer = opened.read(name), Renderer.load(base)
+    rows, renderer = opened.read(name), Renderer.load(local(opened, base))
     result = verify(rows, renderer, opened)
     if page is not None:
         page.write_text(token_page(rows, renderer, name, sealed[1], result.problems), encoding="utf-8")
@@ -234,11 +235,31 @@ def train(
 
 
 def evaluate(
-    recipe: RecipeArgument, model: ModelOption = None, lake: LakeOption = DEFAULT_LAKE, json: JsonOption = False
+    recipe: RecipeArgument,
+    model: ModelOption = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", help="Write what was handed in to this file, as the SWE-bench harness reads it."),
+    ] = None,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option("--report", help="Read a report of that harness; one a predictions file, in their order."),
+    ] = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    json: JsonOption = False,
 ) -> None:
     """Evaluate a model on held-out tasks: launches `python -m jobs.evaluate`, or the job for critics or judges.
 
     Example: `stepwell evaluate srft`
+
+    Example: `stepwell evaluate bench --predictions all.jsonl`
     """
-    named = ["--model", model] if model else []
-    launch(evaluation_of(load(recipe)), "--recipe", recipe, "--lake", open_lake(lake).uri, *named, json=json)
+    job = evaluation_of(load(recipe))
+    given = ["--model", model] if model else []
+    given += ["--predictions", str(predictions)] if predictions else []
+    given += [part for file in report or () for part in ("--report", str(file))]
+    if (predictions or report) and job != ROLLOUTS:
+        raise UsageError(
+            f"--predictions and --report are for rollouts; recipe {recipe!r} is evaluated by {job}. Leave them out."
+        )
+    launch(job, "--recipe", recipe, "--lake", open_lake(lake).uri, *given, json=json)

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, Literal
 
 from stepwell.chat import Message, prompt_hash
@@ -84,7 +85,8 @@ class Request:
 
 
 def points(stream: Stream, kind: str, k: int) -> Iterator[Point]:
-    """Where a trajectory is judged: every k steps (steer), once (steps, verifier), or each solution (critique).
+    """Where a trajectory is judged: every k steps (steer), once (steps, verifier), each solution (critique), or beside
+    another attempt (pair).
 
     Steps after the last full window of k are not judged, as in STEER.
     """
@@ -98,6 +100,10 @@ def points(stream: Stream, kind: str, k: int) -> Iterator[Point]:
         for upto in range(k, len(turns) + 1, k):
             first, last = turns[upto - k].step, turns[upto - 1]
             yield Point(last.step, "step" if k == 1 else "window", last.step, last.event_id, upto, first)
+    elif kind == "pair":
+        if stream.other is not None and (stream.attempts or turns):
+            cause = stream.attempts[0][0] if stream.attempts else stream.end[0] if stream.end else turns[-1].event_id
+            yield Point(None, "pair", None, cause, len(turns))
     elif turns:
         cause = stream.end[0] if stream.end and kind == "verifier" else turns[-1].event_id
         yield Point(None, "step" if kind == "steps" else "trajectory", None, cause, len(turns))
@@ -117,6 +123,8 @@ def build(
     `guidance` is the critic's own so far; only what came before the point is used. `omitted` fixes how many of the oldest
     turns are dropped instead of counting tokens.
     """
+    if stream.other is not None:
+        return _side_by_side(stream, stream.other, point, prompt, settings, counter, omitted)
     given = {"own": guidance, "delivered": stream.delivered, "none": ()}[settings.history]
     step = point.step if point.step is not None else 1 << 31
     past = [f for f in given if f.step < step][-LAST_FEEDBACKS:] if point.solution is None else []
@@ -143,6 +151,49 @@ def build(
     counts.append(counter.message(request))
     steps = tuple(turn.step for turn in shown)
     return Request(point, tuple(messages), tuple(counts), omitted, steps, tuple(f.event_id for f in past))
+
+
+def _side_by_side(
+    first: Stream, second: Stream, point: Point, prompt: Prompt, settings: Settings, counter: Counter, omitted: int | None
+) -> Request | str:  # fmt: skip
+    """Two attempts as A and B in one message; where not everything fits, of both at most the same number of last turns.
+
+    `omitted` is what the longer one loses. All but the order is the same when they change places.
+    """
+    sides = (first, second)
+    if not all(side.attempts or side.turns for side in sides):
+        return "an attempt has neither a turn nor a solution"
+    task, longest = min(sides, key=lambda s: s.attempt).task, max(len(side.turns) for side in sides)
+
+    def message(kept: int) -> str:
+        shown = sum(min(kept, len(side.turns)) for side in sides)
+        attempts = (f"# Attempt {name}\n\n{_attempt(side, kept)}" for name, side in zip("AB", sides, strict=True))
+        return "\n\n".join([task, *attempts, "# Your judgment", _request(prompt, first, point, (), settings, shown)])
+
+    room = settings.prompt_tokens - counter.message(prompt.system) - counter.message(message(0))
+    if omitted is None:
+        each = counter.count(_AROUND)
+        costs = [sum(sum(s.turns[-i].tokens) + each for s in sides if i <= len(s.turns)) for i in range(1, longest + 1)]
+        kept = sum(total <= room for total in accumulate(costs))
+        if room < 0 or (longest and not kept):
+            return f"task, request and one turn of each attempt do not fit {settings.prompt_tokens} tokens"
+        omitted = longest - kept
+    messages = ({"role": "system", "content": prompt.system}, {"role": "user", "content": message(longest - omitted)})
+    return Request(point, messages, tuple(counter.message(m["content"]) for m in messages), omitted, (), ())
+
+
+_AROUND = "[step 1000] The agent:\n\n\n\nThe environment:\n\n\n\n"
+
+
+def _attempt(stream: Stream, kept: int) -> str:
+    """A solution, or the last turns of a trajectory."""
+    if stream.attempts:
+        return f"```\n{stream.attempts[0][2]}\n```"
+    turns = stream.turns[len(stream.turns) - min(kept, len(stream.turns)) :]
+    gone = len(stream.turns) - len(turns)
+    shown = [f"[step {t.step}] The agent:\n\n{t.said}\n\nThe environment:\n\n{t.seen}" for t in turns]
+    note = [f"(The first {gone} of its {len(stream.turns)} turns are left out.)"] if gone else []
+    return "\n\n".join([*note, *shown])
 
 
 def left_out(costs: Sequence[int], room: int, kept: float) -> int:

@@ -176,6 +176,8 @@ def _members(events: pa.Table, ensemble: Ensemble) -> Iterator[list[dict[str, An
         candidate = verdict["candidate"] or 0
         if row["event_id"] in gone or row["trajectory_id"] in down or not 0 <= candidate < ensemble.n:
             continue
+        if verdict["scope"] == "pair":
+            continue  # of two attempts, and counted by order: `evaluation.pairwise`
         seat = ensemble.critics.index(row["policy"]) * ensemble.n + candidate
         readable = verdict if verdict["parse_status"] != "unparseable" else verdict | dict.fromkeys(_VOTED)
         answered = row["caused_by"] if verdict["scope"] == "attempt" else None

@@ -1,7 +1,7 @@
 """Grammars: what critics must reply, reading what they do reply, and writing it in canonical form.
 
 Belongs here: reading, writing and describing replies of every kind. Does not belong here: what each kind must state
-(`form_steer`, `form_steps`, `form_judgment`), prompts (`prompts`), calling a model (`stepwell.chat`).
+(`form_steer`, `form_steps`, `form_judgment`, `form_pair`), prompts (`prompts`), calling a model (`stepwell.chat`).
 
 A reply is `ok` when it is the canonical form of what it says, white space aside. It is `repaired` when its form differs
 but everything the kind needs is stated, once, and without contradiction. Else it is `unparseable`, and carries nothing:
@@ -44,6 +44,8 @@ what is missing or contradictory is never guessed. Thoughts (`<think>`), chat ma
       PROBABILITY (that of YES) on the other side of 0.5 than the answer    unparseable
       a confidence of 0.5 or more                                           repaired; of the answer, so 1 - c for a NO
       a lower confidence, a number outside [0, 1]                           repaired; left out
+    pair: both attempts, or none; a letter in a sentence                    unparseable
+      a tie (`TIE`, `both`, `neither`)                                      repaired; no judgment
     a blank of the form left as it was (`<Yes or No>`)                      not an answer
 """
 
@@ -56,6 +58,7 @@ from functools import lru_cache
 from typing import Any, get_args
 
 from stepwell.critics.form_judgment import CritiqueForm, VerifierForm
+from stepwell.critics.form_pair import PairForm
 from stepwell.critics.form_steer import STATUSES, SteerForm
 from stepwell.critics.form_steps import StepsForm
 from stepwell.critics.reading import Detection, Facts, Form, Kind, Reading, documents, is_agent_turn, spoken, unfenced
@@ -145,6 +148,8 @@ def _form(kind: Kind, taxonomy: Taxonomy | None, steps: Sequence[int]) -> Form:
         return CritiqueForm()
     if kind == "verifier":
         return VerifierForm()
+    if kind == "pair":
+        return PairForm()
     raise UnknownName("kind of critic", kind, KINDS, "A prompt file says its kind.")
 
 

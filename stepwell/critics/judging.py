@@ -1,7 +1,7 @@
 """Judging with a model: only what is missing is asked, every reply is kept, verdicts go to the log in batches.
 
 Belongs here: which calls are made, in which order, at what cost, and what was done when a run ends, however it ends. Does
-not belong here: what is asked (`context`), how (`stepwell.chat`), what replies mean (`model_critic`).
+not belong here: what is asked (`context`), how (`stepwell.chat`), what replies mean (`model_critic`), pairs (`pairing`).
 
 What is in the log for the very same request is not asked again, nor is what the cache holds. A trajectory's points are
 asked one after the other, so that each call finds the one before in the server's prefix cache; trajectories run side by
@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from stepwell.chat import Backend, Completion, Failure
 from stepwell.critics.cache import Completions, place
@@ -53,7 +54,7 @@ class Report:
 
     `n_known` verdicts were in the log and `n_cached` replies in the cache; `not_judged` and `failed` count points and
     calls by reason; `stopped` says why the run ended early, None when it went through. Tokens and cost are those of the
-    calls made in this run.
+    calls made in this run. A pair of attempts counts as two trajectories, one for each order.
     """
 
     critic: str
@@ -80,6 +81,16 @@ class Report:
         return self.stopped is None and not self.failed
 
 
+class Work(Protocol):
+    """What there is to judge."""
+
+    def read(self, log: EventLog, version: int, completions: Completions) -> tuple[int, Iterator[list[Stream]]]:
+        """How many streams, and these, some at a time."""
+
+    def finish(self, version: int, completions: Completions) -> None:
+        """Nothing is left to judge at this version of `events`."""
+
+
 def judge(
     lake: Lake,
     critic: ModelCritic,
@@ -95,9 +106,28 @@ def judge(
 
     `max_cost` (US dollars, for the calls of this run) is never exceeded: a call is made only if it stays below even when
     its reply has full length; what a server charges for tries it never answered is not known and not counted. An interrupt
-    (SIGINT) ends the run with what is done in the log. Raises UsageError for a `max_cost` without prices, and StepwellError
-    while another process judges with this critic.
+    (SIGINT) ends the run with what is done in the log. Raises UsageError for a `max_cost` without prices and for a prompt
+    that compares, and StepwellError while another process judges with this critic.
     """
+    if critic.prompt.kind == "pair":
+        raise UsageError(
+            f"prompt {critic.prompt.name!r} compares two attempts at a task; use python -m jobs.evaluate_judge --pairs."
+        )
+    work = _Trajectories(lake, critic, corpora, only)
+    return ask(lake, critic, backend, work, max_cost=max_cost, progress=progress, cache=cache)
+
+
+def ask(
+    lake: Lake,
+    critic: ModelCritic,
+    backend: Backend,
+    work: Work,
+    *,
+    max_cost: float | None = None,
+    progress: Callable[[Report], None] | None = None,
+    cache: Path | None = None,
+) -> Report:
+    """Ask what this work needs and the log does not have; limits and errors are those of `judge`."""
     if max_cost is not None and critic.prices is None:
         raise UsageError(
             f"a limit of {max_cost} US dollars cannot be kept without prices; give --price-in and --price-out."
@@ -109,14 +139,32 @@ def judge(
         return report
     path = cache or place(lake)
     with Completions(path) as completions, alone(path, critic):
-        mark = finished_key(lake, critic, corpora)
-        ids = [i for i in pending(log, version, completions.finished(mark), corpora) if only is None or i in only]
-        report.n_trajectories = len(ids)
+        report.n_trajectories, parts = work.read(log, version, completions)
         run = _Run(log, version, critic, backend, completions, report, Purse(max_cost), progress or (lambda _: None))
-        asyncio.run(run.run(ids))
-        if report.complete and not run.refused and only is None:
-            completions.finish(mark, version)
+        asyncio.run(run.run(parts))
+        if report.complete and not run.refused:
+            work.finish(version, completions)
     return report
+
+
+@dataclass(frozen=True)
+class _Trajectories:
+    """The trajectories of a lake that a critic has to look at."""
+
+    lake: Lake
+    critic: ModelCritic
+    corpora: Sequence[str] | None
+    only: Collection[str] | None
+
+    def read(self, log: EventLog, version: int, completions: Completions) -> tuple[int, Iterator[list[Stream]]]:
+        since = completions.finished(finished_key(self.lake, self.critic, self.corpora))
+        ids = [i for i in pending(log, version, since, self.corpora) if self.only is None or i in self.only]
+        parts = log.batches(ids, version, READ_AT_ONCE, COLUMNS)
+        return len(ids), (list(streams(rows, self.critic.counter, self.critic.id)) for rows in parts)
+
+    def finish(self, version: int, completions: Completions) -> None:
+        if self.only is None:
+            completions.finish(finished_key(self.lake, self.critic, self.corpora), version)
 
 
 class _Run:
@@ -140,11 +188,11 @@ class _Run:
         self.appending: asyncio.Task[object] | None = None
         self.refused = False
 
-    async def run(self, ids: Sequence[str]) -> None:
-        """Judge these trajectories; whatever ends it, the verdicts there are get into the log."""
+    async def run(self, parts: Iterator[list[Stream]]) -> None:
+        """Judge what is read; whatever ends it, the verdicts there are get into the log."""
         queue: asyncio.Queue[Stream | None] = asyncio.Queue(2 * self.backend.concurrency)
         workers = [asyncio.create_task(self._work(queue)) for _ in range(self.backend.concurrency)]
-        tasks = [asyncio.create_task(self._read(ids, queue)), *workers]
+        tasks = [asyncio.create_task(self._read(parts, queue)), *workers]
         try:
             await asyncio.gather(*tasks)
         except asyncio.CancelledError:
@@ -159,14 +207,8 @@ class _Run:
             self._append(self._take())
             self.progress(self.report)
 
-    async def _read(self, ids: Sequence[str], queue: asyncio.Queue[Stream | None]) -> None:
-        parts = self.log.batches(ids, self.version, READ_AT_ONCE, COLUMNS)
-
-        def part() -> list[Stream] | None:
-            rows = next(parts, None)
-            return None if rows is None else list(streams(rows, self.critic.counter, self.critic.id))
-
-        while not self.report.stopped and (found := await asyncio.to_thread(part)) is not None:
+    async def _read(self, parts: Iterator[list[Stream]], queue: asyncio.Queue[Stream | None]) -> None:
+        while not self.report.stopped and (found := await asyncio.to_thread(next, parts, None)) is not None:
             for stream in found:
                 await queue.put(stream)
         for _ in range(self.backend.concurrency):

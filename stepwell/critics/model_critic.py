@@ -32,6 +32,7 @@ _NOTHING = {
     "critique": "no attempt and no submission",
     "steps": "no step",
     "verifier": "no step",
+    "pair": "no attempt beside another",
 }
 _UNFIT = re.compile(r"[\s,()=]+")
 
@@ -210,6 +211,8 @@ def verdicts(
     reading = read(kind, completion.text, taxonomy=critic.taxonomy, steps=request.steps)
     extra: dict[str, Any] = {"key": due.key, "request": critic.settings.__dict__, "omitted": request.omitted}
     extra |= {"history": request.history, "events_version": version, "problems": reading.problems}
+    if stream.other is not None:
+        extra |= {"first": stream.attempt, "second": stream.other.attempt, "other": stream.other.trajectory_id}
     usage = _usage(critic, request, candidate, completion)
     base = {"prompt_id": critic.prompt_id, "taxonomy_id": critic.taxonomy_id, "candidate": candidate}
     base |= {"scope": due.point.scope}

@@ -1,8 +1,8 @@
 """Readings: what a critic's reply says, and the text handling that the grammars of all kinds share.
 
 Belongs here: the result types, collecting statements so that contradictions show, cleaning replies of what is not reply.
-Does not belong here: what a kind of reply must state (`form_steer`, `form_steps`, `form_judgment`). All of it runs in
-time linear in the text, whatever the text is.
+Does not belong here: what a kind of reply must state (`form_steer`, `form_steps`, `form_judgment`, `form_pair`). All of it
+runs in time linear in the text, whatever the text is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Kind = Literal["steer", "steps", "critique", "verifier"]
+Kind = Literal["steer", "steps", "critique", "verifier", "pair"]
 Status = Literal["ok", "repaired", "unparseable"]
 
 HEAD = 200
@@ -47,7 +47,8 @@ class Reading:
 
     `severity` 0 to 2, `detections` and `guidance` (steer); `judgment` and `guidance` (critique); `judgment` and
     `confidence`, the probability in [0, 1] that the work is right, where the text gives one (verifier); `labels` and
-    `rationales` by step (steps). `problems` says what was repaired, or why it cannot be read.
+    `rationales` by step (steps); `judgment`, that the attempt shown first is the better one (pair; none and a `confidence` of
+    0.5 for a tie). `problems` says what was repaired, or why it cannot be read.
     """
 
     status: Status

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from stepwell.chat import Message, prompt_hash
 from stepwell.critics.context import FORMAT, Request, Settings, build, feedback, key_of, points
 from stepwell.critics.prompts import Prompt, load
-from stepwell.critics.streams import COLUMNS, ESTIMATE, Feedback, Stream, streams
+from stepwell.critics.streams import COLUMNS, ESTIMATE, Feedback, Stream, meeting, streams
 from stepwell.errors import StepwellError, UsageError
 from stepwell.ids import digest
 from stepwell.log import EventLog, live
@@ -125,7 +125,8 @@ def _read(
     log: EventLog, version: int, verdicts: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, Stream], dict[str, Feedback]]:
     """The trajectories of verdicts as they were at a version, and every piece of guidance given in them, by event id."""
-    ids = sorted({verdict["trajectory_id"] for verdict in verdicts})
+    others = (_extra(verdict).get("other") for verdict in verdicts)
+    ids = sorted({*(verdict["trajectory_id"] for verdict in verdicts), *filter(None, others)})
     then = streams(log.read(None if version < 0 else version, trajectory_ids=ids, columns=COLUMNS), ESTIMATE)
     given = log.read(trajectory_ids=ids, kinds=["verdict", "feedback"], columns=COLUMNS).to_pylist()
     return {stream.trajectory_id: stream for stream in then}, {row["event_id"]: feedback(row) for row in given}
@@ -136,6 +137,8 @@ def _messages(
     given: Mapping[str, Feedback],
 ) -> tuple[Message, ...]:  # fmt: skip
     settings, stream = Settings(**extra["request"]), then.get(verdict["trajectory_id"])
+    if stream is not None and "other" in extra:
+        stream = meeting(stream, then.get(extra["other"]), extra["first"], extra["second"])
     key = key_of(prompt.kind, verdict)
     point = next((p for p in points(stream, prompt.kind, settings.k) if p.key == key), None) if stream else None
     if stream is None or point is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,10 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Stream:
-    """One trajectory: `attempts` are (event id, step, code), `end` is (event id, submission), `known` verdict rows."""
+    """One trajectory: `attempts` are (event id, step, code), `end` is (event id, submission), `known` verdict rows.
+
+    `other` is the attempt it is compared with, shown after it (`pairing`).
+    """
 
     trajectory_id: str
     corpus: str
@@ -91,6 +94,12 @@ class Stream:
     step_limit: int | None
     delivered: tuple[Feedback, ...]
     known: tuple[dict[str, Any], ...]
+    other: Stream | None = None
+
+    @property
+    def attempt(self) -> str:
+        """What is compared with an `other`: the event of its one solution, or where it has none the trajectory."""
+        return self.attempts[0][0] if self.attempts else self.trajectory_id
 
 
 def streams(rows: pa.Table, counter: Counter, critic: str | None = None) -> Iterator[Stream]:
@@ -133,6 +142,27 @@ def streams(rows: pa.Table, counter: Counter, critic: str | None = None) -> Iter
             ),
             tuple(known.get(stream, ())),
         )
+
+
+def meeting(first: Stream, second: Stream | None, a: str, b: str) -> Stream:
+    """The first of two trajectories beside the second, narrowed to the attempts `a` and `b` of them, and what is known of both.
+
+    Without the second trajectory it is beside nothing, which is no point to judge.
+    """
+    known = []
+    for row in first.known:
+        extra = json.loads(row["extra"] or "{}")
+        if (extra.get("first"), extra.get("second")) == (a, b):
+            known.append(row)
+    other = None if second is None else replace(_only(second, b), known=())
+    return replace(_only(first, a), known=tuple(known), other=other)
+
+
+def _only(stream: Stream, attempt: str) -> Stream:
+    """The trajectory itself, or one solution of it and nothing else."""
+    if attempt == stream.trajectory_id:
+        return replace(stream, attempts=())
+    return replace(stream, turns=(), attempts=tuple(a for a in stream.attempts if a[0] == attempt))
 
 
 def _fields(rows: pa.Table, kind: str, *names: str) -> dict[str, list[tuple[Any, ...]]]:

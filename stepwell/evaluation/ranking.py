@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from stepwell.bootstrap import Array, Figure, Statistic, Sums, figures, ratio
 from stepwell.log import live
+from stepwell.pairs import graded
 
 COLUMNS = (
     "event_id", "trajectory_id", "step", "kind", "caused_by", "policy", "start", "attempt", "outcome", "verdict", "retraction",
@@ -25,50 +26,47 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Scored:
-    """An attempt at a task: how sure the critic is that it is right, in [0, 1], and whether it is."""
+    """An attempt at a task: how sure the critic is that it is right, in [0, 1], whether it is, its id (`stepwell.pairs`)."""
 
     task: str
     score: float
     right: bool
+    attempt: str = ""
 
 
 def scored(events: pa.Table, critic: str) -> tuple[list[Scored], int]:
     """Events of whole trajectories in canonical order (COLUMNS) -> what a critic's judgments score, and how many it did not.
 
     A trajectory or a solution is one attempt. Its score is the mean over the candidates of the critic of the confidence, or
-    without one of the judgment; a candidate that cannot be read counts one half. Ungraded ones are left out.
+    without one of the judgment, or without either of what its severity leaves of 1; a candidate that cannot be read counts one
+    half. A critic that judges steps alone scores a trajectory by the share of steps that it finds no mistake in. Ungraded ones
+    are left out.
     """
-    votes: dict[str, list[float]] = defaultdict(list)
-    right: dict[str, bool] = {}
-    tasks: dict[str, str] = {}
-    subject: dict[str, str] = {}
-    rows = live(events).select(list(COLUMNS)).to_pylist()
-    for row in rows:
-        stream = row["trajectory_id"]
-        if row["kind"] == "start":
-            tasks[stream] = row["start"]["task_id"] or ""
-        elif row["kind"] == "attempt":
-            subject[row["event_id"]] = row["attempt"]["attempt_id"]
-            tasks[row["attempt"]["attempt_id"]] = tasks.get(stream, "")
-        elif row["kind"] == "outcome" and row["outcome"]["resolved"] is not None:
-            about = row["outcome"]["subject"] or "trajectory"
-            right.setdefault(stream if about == "trajectory" else about, bool(row["outcome"]["resolved"]))
-    n_said = 0
-    for row in rows:
+    whole: dict[str, list[float]] = defaultdict(list)
+    steps: dict[str, list[float]] = defaultdict(list)
+    for row in live(events).select(list(COLUMNS)).to_pylist():
         said = row["verdict"]
-        if row["kind"] == "verdict" and row["policy"] == critic and said["scope"] in ("trajectory", "attempt"):
-            n_said += 1
-            about = row["trajectory_id"] if said["scope"] == "trajectory" else subject.get(row["caused_by"] or "", "")
-            votes[about].append(_score(said))
-    known = sorted(votes.keys() & right.keys())
-    return [Scored(tasks.get(k, ""), float(np.mean(votes[k])), right[k]) for k in known], n_said
+        if row["kind"] != "verdict" or row["policy"] != critic:
+            continue
+        if said["scope"] in ("trajectory", "attempt"):
+            about = row["trajectory_id"] if said["scope"] == "trajectory" else row["caused_by"]
+            whole[about or ""].append(_score(said))
+        elif said["scope"] in ("step", "window"):
+            wrong = said["label"] == "mistake" if said["label"] else None
+            steps[row["trajectory_id"]].append(_score(said) if wrong is None else float(not wrong))
+    votes, known = whole or steps, graded(events)
+    ids = sorted(votes.keys() & known.keys())
+    n_said = sum(map(len, votes.values()))
+    return [Scored(known[i].task, float(np.mean(votes[i])), known[i].right, i) for i in ids], n_said
 
 
 def _score(said: Mapping[str, object]) -> float:
-    judgment, confidence = said["judgment"], said["confidence"]
+    judgment, confidence, severity = said["judgment"], said["confidence"], said["severity"]
     if isinstance(confidence, float):
         return confidence
-    return 0.5 if judgment is None else float(bool(judgment))
+    if judgment is not None:
+        return float(bool(judgment))
+    return 1 - severity / 2 if isinstance(severity, int) else 0.5
 
 
 def ranked(attempts: Sequence[Scored], ks: Sequence[int] = (1, 2, 4, 8), draws: int = 2000) -> dict[str, Figure]:
