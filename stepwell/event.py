@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
 
-from schemas.events import EVENTS
+from schemas.events import ENVELOPE, EVENTS
 from schemas.kinds import ACTORS, KINDS
 from stepwell.errors import SchemaError, UnknownName
 from stepwell.ids import digest
@@ -18,6 +19,8 @@ from stepwell.ids import digest
 _FIELDS = {
     name: frozenset(kind.type.field(i).name for i in range(kind.type.num_fields)) for name, kind in KINDS.items()
 }
+_OWN = ("payload", *(c.name for c in ENVELOPE if c.name not in ("recorded_at", "batch_id", "schema_version")))
+"""What a row takes from its event."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Event:
             raise UnknownName("event kind", self.kind, KINDS, "The set is closed: see docs/schema.md.")
         if self.actor not in ACTORS:
             raise UnknownName("actor", self.actor, ACTORS, "Name the role here and the model or person in `policy`.")
-        foreign = self.payload.keys() - _FIELDS[self.kind]
-        if foreign:
+        if not _FIELDS[self.kind].issuperset(self.payload):
+            foreign = self.payload.keys() - _FIELDS[self.kind]
             raise SchemaError(
                 f"payload of {self.kind!r} has {sorted(foreign)}; allowed: {sorted(_FIELDS[self.kind])}. "
                 "Put what has no column into `extra`."
@@ -71,31 +74,21 @@ class Event:
 
 def to_table(events: Sequence[Event], batch_id: str, recorded_at: datetime) -> pa.Table:
     """Events -> rows with exactly the schema of `events`, in the given order."""
-    rows: dict[str, list[Any]] = {c.name: [] for c in EVENTS.columns if c.name not in KINDS}
-    payloads: dict[str, list[dict[str, Any]]] = {k: [] for k in KINDS}
-    places: dict[str, list[int | None]] = {k: [None] * len(events) for k in KINDS}
-    for row, e in enumerate(events):
-        rows["event_id"].append(e.event_id)
-        rows["corpus"].append(e.corpus)
-        rows["trajectory_id"].append(e.trajectory_id)
-        rows["step"].append(e.step)
-        rows["kind"].append(e.kind)
-        rows["actor"].append(e.actor)
-        rows["policy"].append(e.policy)
-        rows["occurred_at"].append(e.occurred_at)
-        rows["recorded_at"].append(recorded_at)
-        rows["caused_by"].append(e.caused_by)
-        rows["batch_id"].append(batch_id)
-        rows["schema_version"].append(KINDS[e.kind].version)
-        rows["usage"].append(e.usage)
-        rows["extra"].append(e.extra)
-        places[e.kind][row] = len(payloads[e.kind])
-        payloads[e.kind].append(e.payload)
+    values = dict(zip(_OWN, zip(*map(attrgetter(*_OWN), events), strict=True), strict=True)) if events else {}
+    kinds = values.get("kind", ())
+    held = set(kinds)
     columns = []
     for column in EVENTS.columns:
-        if column.name in KINDS:
-            dense = pa.array(payloads[column.name], column.type)
-            columns.append(dense.take(pa.array(places[column.name], pa.int32())))
+        name = column.name
+        if name in KINDS:
+            here = zip(kinds, values["payload"], strict=True) if name in held else ()
+            payloads = [payload if kind == name else None for kind, payload in here]
+            columns.append(pa.array(payloads, column.type) if payloads else pa.nulls(len(events), column.type))
+        elif name == "schema_version":
+            columns.append(pa.array([KINDS[kind].version for kind in kinds], column.type))
+        elif name in ("batch_id", "recorded_at"):
+            same = pa.scalar(batch_id if name == "batch_id" else recorded_at, column.type)
+            columns.append(pa.repeat(same, len(events)))
         else:
-            columns.append(pa.array(rows[column.name], column.type))
+            columns.append(pa.array(values.get(name, ()), column.type))
     return pa.Table.from_arrays(columns, schema=EVENTS.schema)

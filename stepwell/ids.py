@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 _NESTED = (dict, list, tuple)
+_PLAIN = frozenset((str, int, float, bool))
 
 
 def canonical(value: Any) -> bytes:
@@ -17,6 +18,8 @@ def canonical(value: Any) -> bytes:
 
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
+        if _PLAIN.issuperset(map(type, value.values())):
+            return value
         return {k: _without_nulls(v) if isinstance(v, _NESTED) else v for k, v in value.items() if v is not None}
     if isinstance(value, _NESTED):
         return [_without_nulls(v) if isinstance(v, _NESTED) else v for v in value]

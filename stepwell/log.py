@@ -22,6 +22,7 @@ from schemas.kinds import KINDS
 from schemas.upcast import upcast
 from stepwell.errors import LakeError
 from stepwell.event import Event, to_table
+from stepwell.holding import Holding
 from stepwell.lake import Lake
 
 RANK = {name: kind.rank for name, kind in KINDS.items()}
@@ -59,7 +60,7 @@ class EventLog:
     """The `events` table of a lake."""
 
     def __init__(self, lake: Lake) -> None:
-        self.lake = lake
+        self.lake, self.holding = lake, Holding(lake)
 
     @property
     def version(self) -> int | None:
@@ -73,21 +74,28 @@ class EventLog:
         rows = to_table(unique, batch_id, datetime.now(UTC))
         for _ in range(200):
             with self.lake.lock("events"):
-                handle = self.lake.create("events")
+                handle = self.lake.table("events") or self.lake.create("events")
                 known = self._known(handle, unique)
                 keep = [i for event_id, i in by_id.items() if event_id not in known]
                 if not keep:
                     return Appended(0, len(events), handle.version())
-                if self.lake.commit_once(handle, "events", rows.take(pa.array(keep)), "stepwell-events"):
+                fresh = rows if len(keep) == len(rows) else rows.take(pa.array(keep))
+                at, files = handle.version(), handle.file_uris()
+                if self.lake.commit_once(handle, "events", fresh, "stepwell-events"):
+                    if handle.version() == at + 1:  # else there are files of others too
+                        self.holding.committed(handle, files, {e.trajectory_id for e in unique})
                     return Appended(len(keep), len(events) - len(keep), handle.version())
         raise LakeError(
             "could not commit to `events` after 200 tries: other writers hold it. Try again when they stop."
         )
 
     def _known(self, handle: DeltaTable, events: Sequence[Event]) -> set[str]:
-        streams = pa.array(sorted({e.trajectory_id for e in events}))
-        where = pc.field("trajectory_id").isin(streams)
-        return set(self.lake.dataset(handle).to_table(columns=["event_id"], filter=where).column(0).to_pylist())
+        streams = sorted({e.trajectory_id for e in events})
+        data = self.holding.data(handle, streams)
+        if data is None:
+            return set()
+        where = pc.field("trajectory_id").isin(pa.array(streams))
+        return set(data.to_table(columns=["event_id"], filter=where).column(0).to_pylist())
 
     def read(
         self,
@@ -105,14 +113,16 @@ class EventLog:
                 clause = pc.field(name).isin(pa.array(list(values), pa.string()))
                 where = clause if where is None else where & clause
         handle = self.lake.table("events", version)
-        if handle is None:
-            return EVENTS.schema.empty_table().select(list(columns)) if columns else EVENTS.schema.empty_table()
         wanted = list(columns) if columns else EVENTS.schema.names
+        data = None
+        if handle is not None:
+            data = self.lake.dataset(handle) if trajectory_ids is None else self.holding.data(handle, trajectory_ids)
+        if data is None:
+            return EVENTS.schema.empty_table().select(wanted)
         needed = [
             *wanted,
             *(c for c in ("trajectory_id", "step", "kind", "event_id", "schema_version") if c not in wanted),
         ]
-        data = self.lake.dataset(handle)
         present = [c for c in needed if c in data.schema.names]
         rows = upcast(data.to_table(columns=present, filter=where))
         for name in [c for c in needed if c not in present]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
 
-import polars as pl
 from kingfisher_sdk import Rules, Scanner
 
 from stepwell.secrets.values import forms
@@ -61,12 +60,14 @@ class Values:
 
     def __init__(self, values: Iterable[str]) -> None:
         self._values = {form: value for value in values for form in forms(value)}
-        self._forms = pl.Series(list(self._values), dtype=pl.String)
 
     def found(self, text: str) -> list[Found]:
         """The values that stand in a text in any form."""
         if not self._values:
             return []
+        import polars as pl  # a quarter of a second, for those who have values only
+
         shown = pl.Series([text.encode("utf-8", "replace").decode()])
-        hits = shown.str.extract_many(self._forms.implode(), overlapping=True).explode().drop_nulls().to_list()
+        sought = pl.Series(list(self._values), dtype=pl.String).implode()
+        hits = shown.str.extract_many(sought, overlapping=True).explode().drop_nulls().to_list()
         return [Found("value", value, value) for value in sorted({self._values[hit] for hit in hits})]

@@ -22,6 +22,7 @@ from stepwell.secrets.values import forms, of_environment
 
 T = TypeVar("T")
 SALT = ".salt"
+_NESTED = (dict, list, tuple)
 _ESCAPES = (("\\r", "\r"), ("\\n", "\n"), ("\\t", "\t"), ('\\"', '"'), ("\\/", "/"))
 """Escapes of JSON, undone before the rules look: most begin at a word boundary, which `\\n` before a key is not."""
 
@@ -56,7 +57,7 @@ class Redactor:
     def redact(self, value: T) -> T:
         """A string, list or object as parsed from JSON, without its secrets; the very value when it has none."""
         lines: list[str] = []
-        _gather(value, "", lines)
+        _gather(value, lines)
         text = "\n".join(lines)
         plain = text
         for escape, char in _ESCAPES if "\\" in text else ():
@@ -103,18 +104,24 @@ class Redactor:
         return lambda text: pattern.sub(put, text)
 
 
-def _gather(value: Any, key: str, lines: list[str]) -> None:
+def _gather(value: Any, lines: list[str]) -> None:
     """Every text after the name of its field."""
-    if isinstance(value, str):
-        lines.append(f"{key}: {value}" if key else value)
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         for name, item in value.items():
-            if not isinstance(item, str):
+            if isinstance(item, str):
+                lines.append(f"{name}: {item}" if name != "" else item)
+            else:
                 lines.append(str(name))
-            _gather(item, str(name), lines)
-    elif isinstance(value, list | tuple):
+                if isinstance(item, _NESTED):
+                    _gather(item, lines)
+    elif isinstance(value, _NESTED):
         for item in value:
-            _gather(item, "", lines)
+            if isinstance(item, str):
+                lines.append(item)
+            elif isinstance(item, _NESTED):
+                _gather(item, lines)
+    elif isinstance(value, str):
+        lines.append(value)
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

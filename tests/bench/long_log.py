@@ -10,6 +10,7 @@ Texts vary in every step; ids are digests, so neighbours in the log are not neig
 from __future__ import annotations
 
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -21,12 +22,15 @@ import pyarrow as pa
 
 from schemas.events import EVENTS
 from schemas.kinds import KINDS
+from stepwell.event import Event
 from stepwell.ids import digest
 from stepwell.lake import Lake
+from stepwell.log import EventLog
 
 CORPUS = "bench"
 STEPS = 40
 _COMMIT = 250
+_APPENDS = 12
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 _WORDS = """
     return value index parser module token buffer cache field error test assert import class def self none true false
@@ -100,12 +104,31 @@ def write(lake: Lake, numbers: range, steps: int = STEPS) -> int:
     return n
 
 
+def offered(number: int, events: int = 500) -> list[Event]:
+    """Events of trajectories that no log has."""
+    names = [digest("offered", number, i // 2 // STEPS) for i in range(events)]
+    return [Event("action", name, CORPUS, "agent", {"text": f"{i}"}, i % (2 * STEPS)) for i, name in enumerate(names)]
+
+
 def main(lake: str | None = None, n: str = "1000") -> None:
-    """Write a log and print how long that took."""
+    """Write a log and print how long that took, and what appends and replays cost whoever begins, and goes on."""
     begun = time.process_time()
     with tempfile.TemporaryDirectory() as scratch:
-        events = write(Lake(lake or scratch), range(int(n)))
-    print(f"{n} trajectories, {events} events: {time.process_time() - begun:.1f} s CPU")
+        place = Lake(lake or scratch)
+        events = write(place, range(int(n)))
+        print(f"{n} trajectories, {events} events: {time.process_time() - begun:.1f} s CPU", flush=True)
+        for process in ("no index yet", "index on disk"):
+            log, taken = EventLog(place), []
+            for number in range(_APPENDS):
+                facts = offered(place.version("events") or number)
+                begun = time.process_time()
+                assert log.append(facts, "offered").new == len(facts)
+                taken.append(1000 * (time.process_time() - begun))
+            begun = time.process_time()
+            EventLog(place).replay(digest("bench", 0))
+            replay = 1000 * (time.process_time() - begun)
+            told = f"first {taken[0]:.0f} ms CPU, then {statistics.median(taken[1:]):.0f}; a first replay {replay:.0f}"
+            print(f"appends of {len(facts)} new events, {process}: {told}", flush=True)
 
 
 if __name__ == "__main__":
