@@ -1,9 +1,9 @@
 -- What does a resolved task cost with each model?
 -- Only trajectories whose cost is known count; price policies are listed, as a comparison across several means nothing.
 WITH priced AS (
-  SELECT trajectory_id, list(DISTINCT usage.price_policy ORDER BY usage.price_policy) AS policies
-  FROM events
-  WHERE kind = 'action' AND usage.price_policy IS NOT NULL
+  SELECT trajectory_id, list(DISTINCT price_policy ORDER BY price_policy) AS policies
+  FROM calls
+  WHERE kind = 'action' AND price_policy IS NOT NULL
   GROUP BY trajectory_id
 )
 SELECT

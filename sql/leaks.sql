@@ -1,15 +1,14 @@
 -- Which share of the trajectories of each model reads the solution or games the grader, and how?
 -- Verdicts of leaks@1: severity 1 looked or tried, 2 had it or did it. Only trajectories it judged count; the share and its
 -- 95% Wilson interval are of those with severity 2. The line without a category counts trajectories with any finding.
-WITH judged AS (
+WITH said AS MATERIALIZED (SELECT trajectory_id, scope, severity, categories FROM verdicts WHERE policy = 'leaks@1'),
+judged AS (
   SELECT t.model, t.trajectory_id, t.resolved
   FROM trajectories t
-  WHERE t.trajectory_id IN (SELECT trajectory_id FROM verdicts WHERE policy = 'leaks@1')
+  WHERE t.trajectory_id IN (SELECT trajectory_id FROM said)
 ),
 found AS (
-  SELECT DISTINCT trajectory_id, severity, unnest(list_concat([NULL], categories)) AS category
-  FROM verdicts
-  WHERE policy = 'leaks@1' AND scope = 'step'
+  SELECT DISTINCT trajectory_id, severity, unnest(list_concat([NULL], categories)) AS category FROM said WHERE scope = 'step'
 ),
 worst AS (SELECT trajectory_id, category, max(severity) AS severity FROM found GROUP BY trajectory_id, category),
 sizes AS (SELECT model, count(*) AS n FROM judged GROUP BY model)

@@ -1,18 +1,10 @@
 -- In which share of reward groups does everyone get the same reward, so that there is nothing to learn?
 -- Groups of one are counted apart; retracted rewards do not count.
-WITH live AS (
-  SELECT e.corpus, e.reward.rule AS rule, e.reward.group_id AS group_id, e.reward.reward AS reward, e.reward.format_ok AS format_ok
-  FROM events e
-  WHERE e.kind = 'reward' AND e.reward.group_id IS NOT NULL AND NOT EXISTS (
-    SELECT 1 FROM events r
-    WHERE r.kind = 'retraction' AND r.trajectory_id = e.trajectory_id
-      AND (r.retraction.target_event IS NULL OR r.retraction.target_event = e.event_id)
-  )
-),
-groups AS (
+WITH groups AS (
   SELECT corpus, rule, group_id, count(*) AS size, min(reward) = max(reward) AS flat, avg(reward) AS mean_reward,
     count(*) FILTER (format_ok) AS well_formed
-  FROM live
+  FROM rewards
+  WHERE group_id IS NOT NULL
   GROUP BY corpus, rule, group_id
 )
 SELECT

@@ -19,7 +19,7 @@ Written by `python -m stepwell.sql_page > docs/sql.md` from `sql/`; do not edit.
 [schema.md](schema.md).
 
 ```console
-$ stepwell sql "SELECT model, rate_of(resolved).* FROM trajectories GROUP BY model"
+$ stepwell sql "SELECT model, unnest(rate_of(resolved)) FROM trajectories GROUP BY model"
 $ stepwell sql --question recover_after_mistake --format markdown
 $ stepwell sql "SELECT * FROM verdicts WHERE label = 'mistake'" -o mistakes.parquet
 $ stepwell sql --at 120 "SELECT count(*) FROM steps"    # everything as of version 120 of `events`

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from schemas.choices import CHOICES
 from schemas.column import Column, Table, required
-from schemas.events import ENVELOPE
+from schemas.events import ENVELOPE, EVENTS
 from schemas.kinds import KINDS
 from schemas.payloads import USAGE
 from schemas.tables import DATASET, TABLES
@@ -93,26 +93,26 @@ VIEWS: dict[str, Table] = {
 
 def make(connection: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[str, int]) -> list[str]:
     """Make the views of every table, of every dataset (`dataset_<recipe>`) and VIEWS; returns the files they read."""
-    names = [*TABLES, *lake.dataset_names()]
     allowed: list[str] = []
     read: dict[str, int] = {}
-    for name in names:
-        handle = lake.table(name, versions.get(name))
+    handles = {name: lake.table(name, versions.get(name)) for name in [*TABLES, *lake.dataset_names()]}
+    for name, handle in handles.items():
         allowed += _view(connection, lake, name, handle)
         if handle is not None and name.startswith("datasets/"):
             read[name] = handle.version()
             chosen = name.replace("datasets/", "choices/", 1)
             allowed += _view(connection, lake, chosen, lake.table(chosen))
-    connection.execute(f"CREATE VIEW _retracted AS {_RETRACTED}")
+    connection.execute(f"CREATE TABLE _retracted AS {_RETRACTED}")
+    holds = _HOLDS if connection.execute("SELECT 1 FROM _retracted LIMIT 1").fetchall() else "true"
     for view, kind in FLAT.items():
         extra = ", list_transform(verdict.detections, lambda d: d.category) AS categories" if kind == "verdict" else ""
         connection.execute(
             f"CREATE VIEW {view} AS SELECT {_columns(_OF_EVENT)}, {_fields(kind, KINDS[kind].columns)}{extra} "
-            f"FROM events e WHERE e.kind = '{kind}' AND {_HOLDS}"
+            f"FROM {_narrow(connection, lake, handles['events'], kind)} e WHERE e.kind = '{kind}' AND {holds}"
         )
     connection.execute(
         f"CREATE VIEW calls AS SELECT {_columns(_OF_CALL)}, {_fields('usage', USAGE)} "
-        f"FROM events e WHERE e.usage IS NOT NULL AND {_HOLDS}"
+        f"FROM {_narrow(connection, lake, handles['events'], 'usage')} e WHERE e.usage IS NOT NULL AND {holds}"
     )
     connection.execute(f"CREATE VIEW datasets AS {_all_datasets(read)}")
     connection.execute(f"CREATE VIEW choices AS {_all_choices(read)}")
@@ -162,21 +162,43 @@ def _view(connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, handle: 
     if handle is None or not paths:
         connection.execute(f"CREATE VIEW {view} AS {_empty(spec)}")
         return []
-    stored = pa.schema(handle.schema().to_arrow())
-    columns = ", ".join(_column(c, stored) for c in spec.columns)
     if not lake.local:
+        stored = pa.schema(handle.schema().to_arrow())
+        columns = ", ".join(_column(c, stored) for c in spec.columns)
         connection.register(f"_{name}", lake.dataset(handle))
         connection.execute(f"CREATE VIEW {view} AS SELECT {columns} FROM {identifier('_' + name)}")
         return []
-    partitions = list(spec.partition_by)
-    inside = [f for f in stored if f.name not in partitions]
-    types = ", ".join(f"{quoted(f.name)}: {_declared(f)}" for f in inside)
-    source = (
-        f"[{', '.join(map(quoted, paths))}], hive_partitioning = false, filename = '_file', schema = MAP {{{types}}}"
-    )
-    folders = "".join(f", url_decode(regexp_extract(_file, '/{p}=([^/]*)/', 1)) AS {identifier(p)}" for p in partitions)
-    connection.execute(f"CREATE VIEW {view} AS SELECT {columns} FROM (SELECT *{folders} FROM read_parquet({source}))")
+    connection.execute(f"SET VARIABLE {_files(name)} = [{', '.join(map(quoted, paths))}]")
+    connection.execute(f"CREATE VIEW {view} AS {_reading(name, handle, spec, spec.columns)}")
     return paths
+
+
+def _narrow(connection: duckdb.DuckDBPyConnection, lake: Lake, events: DeltaTable | None, payload: str) -> str:
+    """A view of events with one payload only: DuckDB looks at every declared field whenever it plans to read files."""
+    if events is None or not lake.local or not events.file_uris():
+        return "events"
+    names = _ENVELOPE.keys() - {"usage", "extra"} | {payload}
+    columns = [c for c in EVENTS.columns if c.name in names]
+    connection.execute(f"CREATE VIEW _events_{payload} AS {_reading('events', events, EVENTS, columns)}")
+    return f"_events_{payload}"
+
+
+def _files(name: str) -> str:
+    """The variable that has the files of a table: several views read those of `events`, and they can be many."""
+    return identifier(f"_files_{name}")
+
+
+def _reading(name: str, handle: DeltaTable, spec: Table, columns: Sequence[Column]) -> str:
+    """The SELECT that reads columns of a table on this machine."""
+    stored = pa.schema(handle.schema().to_arrow())
+    wanted, partitions = {c.name for c in columns}, list(spec.partition_by)
+    inside = [f for f in stored if f.name in wanted and f.name not in partitions]
+    types = ", ".join(f"{quoted(f.name)}: {_declared(f)}" for f in inside)
+    files = f"getvariable({quoted(f'_files_{name}')})"
+    source = f"{files}, hive_partitioning = false, filename = '_file', schema = MAP {{{types}}}"
+    folders = "".join(f", url_decode(regexp_extract(_file, '/{p}=([^/]*)/', 1)) AS {identifier(p)}" for p in partitions)
+    selected = ", ".join(_column(c, stored) for c in columns)
+    return f"SELECT {selected} FROM (SELECT *{folders} FROM read_parquet({source}))"
 
 
 def _empty(spec: Table) -> str:

@@ -1,8 +1,7 @@
-"""The documentation tells the truth: blocks run, commands exist, links lead somewhere, generated pages are current.
+"""The documentation tells the truth: commands exist, links lead somewhere, generated pages are current, the site is whole.
 
-Of a page that is run, every `sh`, `python` and `sql` block is executed in order in one temporary folder with a lake of real
-rollouts. A comment before a block, `<!-- test: skip, REASON -->` or `<!-- test: slow, REASON -->`, says what is not run,
-or only with the slow tests. On every page, whatever else is shown, each `stepwell` command must be one the program has.
+That what it shows runs is `test_docs_run.py`. Here each `stepwell` command of every page, run or not, in a block or in a
+sentence, must be one that the program has, with the options it has.
 """
 
 from __future__ import annotations
@@ -12,155 +11,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
+from doc_pages import DOCS, PAGES, ROOT, blocks
 
 from stepwell.cli import reference
-from stepwell.exporters.run import Request, export
-from stepwell.lake import Lake
-from stepwell.query import connect, run
-from stepwell.rollout.runs import collect_pool
-from stepwell.settings import Collect, Policy, World
 
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("decisions/*.md"), ROOT / "README.md"])
-RUN = ("tutorial", "concepts", "methods", "python", "operations")
-"""Pages that are run; the others show output of experiments, or need what a test must not use, and have tests of their own."""
-REASONS = {
-    **dict.fromkeys(("index", "security", "peers"), "no block"),
-    **dict.fromkeys(("cli", "recipes", "prompts", "schema", "formats"), "generated"),
-    "LOG": "figures of experiments",
-    "remote": "needs other machines",
-    "comparing": "test_compare.py",
-    "contamination": "test_contamination.py",
-    "critics": "test_judging.py",
-    "ctrl": "test_revision.py",
-    "curation": "test_curation.py",
-    "dagger": "test_dagger.py",
-    "datasets": "test_dataset_methods.py",
-    "export": "test_export.py",
-    "lineage": "test_lineage.py",
-    "live": "test_watch.py, test_serve.py",
-    "proxy": "test_proxy.py",
-    "rendering": "test_rendering.py",
-    "rollouts": "test_collect.py",
-    "sandbox": "test_sandbox.py",
-    "secrets": "test_redaction.py",
-    "sql": "test_query.py, test_shell.py",
-    "training": "test_training.py",
-    "viewing": "test_view.py",
-}
-_FENCE = re.compile(r"(?:<!-- test: (skip|slow), ([^>]+?) -->\n)?^```([a-z]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^(?:\$ |    |    \$ )?(stepwell .*)$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: its language, its text, and what the page says of running it."""
-
-    language: str
-    text: str
-    mark: str
-    reason: str
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    for mark, reason, language, text in _FENCE.findall(page.read_text(encoding="utf-8")):
-        yield Block(language, text, mark, reason)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a reader has it: `runs` with trajectories in files, the project's recipes and base model, no lake yet."""
-    made = tmp_path_factory.mktemp("docs")
-    there = Lake(made / "elsewhere")
-    noisy = Policy(kind="noisy", n_tasks=8, mistake_rate=0.5, recover_rate=0.7)
-    assert collect_pool(
-        there, Collect(corpus="pool", seed=3, policies=(noisy,)), World(functions=1, bugs_max=1, max_turns=8)
-    ).complete
-    export(there, Request("atif"), made / "runs")
-    for name in ("jobs", "requirements.lock"):
-        (made / name).symlink_to(ROOT / name)
-    return made
-
-
-def execute(page: Path, folder: Path, slow: bool) -> None:
-    """Run the blocks of a page in order: one shell session, one Python namespace, SQL against the lake of the page."""
-    names: dict[str, Any] = {}
-    state = folder / "shell-state"
-    state.touch()
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "STEPWELL_LAKE": "lake", "COLUMNS": "120"}
-    for block in blocks(page):
-        if block.mark == "skip" or (block.mark == "slow" and not slow):
-            continue
-        if block.language == "sh":
-            script = f". ./shell-state\nset -eo pipefail\n{block.text}\nset +e\nexport -p > shell-state"
-            done = subprocess.run(
-                ["bash", "-c", script],
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=900,
-            )
-            assert done.returncode == 0, f"{page.name}:\n{block.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        elif block.language == "python":
-            with redirect_stdout(StringIO()):
-                exec(compile(block.text, str(page), "exec"), names)
-        elif block.language == "sql":
-            assert len(run(connect(Lake(folder / "lake")), block.text)), f"{page.name}: no row\n{block.text}"
-
-
-@pytest.fixture(scope="module")
-def read(folder: Path) -> Path:
-    """The folder after a reader has gone through the tutorial as far as it is quick."""
-    execute(DOCS / "tutorial.md", folder, slow=False)
-    return folder
-
-
-@pytest.mark.parametrize("name", RUN)
-def test_the_blocks_of_a_page_run(name: str, read: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(read)
-    if name == "tutorial":
-        assert (read / "longest.html").exists()
-        assert (read / "tokens.html").exists()
-    else:
-        execute(DOCS / f"{name}.md", read, slow=False)
-
-
-@pytest.mark.slow
-def test_the_whole_tutorial_runs(folder: Path, tmp_path: Path) -> None:
-    again = tmp_path / "reader"
-    again.mkdir()
-    for name in ("runs", "jobs", "requirements.lock"):
-        (again / name).symlink_to(folder / name)
-    execute(DOCS / "tutorial.md", again, slow=True)
-    assert "single run" in (again / "report.html").read_text()
-    assert "<svg" in (again / "mine.svg").read_text()
-
-
-def test_what_is_not_run_is_listed_with_its_reason() -> None:
-    named = {page.stem for page in DOCS.glob("*.md")}
-    assert named == {*RUN, *REASONS}, "a new page is run (RUN), or it is said here why not (REASONS)"
-    for name in RUN:
-        for block in blocks(DOCS / f"{name}.md"):
-            assert block.language, f"{name}: a block without a language cannot be run\n{block.text}"
-            assert block.language in ("sh", "python", "sql") or block.mark == "skip", (
-                f"{name}: {block.language} is not run"
-            )
-            assert not block.mark or len(block.reason) > 10
-    for reason in REASONS.values():
-        for test in re.findall(r"test_\w+\.py", reason):
-            assert (ROOT / "tests" / test).exists(), f"{test} is named and not there"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -53,7 +53,7 @@ def impact_command(
     lake: LakeOption = DEFAULT_LAKE,
     json: JsonOption = False,
 ) -> None:
-    """Show what a thing has touched: rows, datasets, models, evaluations, rollouts of touched models, and so on.
+    """Show what a thing has touched: rows, datasets, models, evaluations, comparisons, rollouts of touched models, and so on.
 
     Example: `stepwell impact runs/one.traj.json --kind source`
     """

@@ -1,7 +1,8 @@
 """What a trajectory, task, repository, corpus, source or event has touched: rows, datasets, models, evaluations, and on.
 
 A model is touched when a row of its dataset version is, or when it started from a touched model; what a touched model said in
-a rollout (as agent, teacher or critic) touches that rollout, and what was learnt from it in turn.
+a rollout (as agent, teacher or critic) touches that rollout, and what was learnt from it in turn. A comparison is touched when
+an evaluation that it rests on is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ KINDS = ("trajectory", "event", "task", "repo", "corpus", "source", "model")
 _COLUMN = dict(zip(("trajectory", "task", "repo", "corpus", "source"), NAMED, strict=True))
 _SPEAKING = ("action", "attempt", "label", "verdict", "feedback")
 _READ = ["row_id", "trajectory_id", "event_ids", "mask_event_ids"]
+_COMPARED = ["arm_a", "arm_b", "n_tasks", "difference", "claimable"]
 
 
 def impact(lake: Lake, name: str, kind: str | None = None) -> Tree:
@@ -75,6 +77,7 @@ class _Search:
         self._seen_models: set[str] = set()
         self._seen_datasets: set[tuple[str, int | None]] = set()
         self._seen_trajectories: set[str] = set()
+        self._seen_comparisons: set[str] = set()
 
     @cached_property
     def datasets(self) -> dict[tuple[str, int | None], pa.Table | None]:
@@ -97,6 +100,10 @@ class _Search:
     def evaluations(self) -> list[dict[str, Any]]:
         columns = ["evaluation_id", "suite", "model_id", "trajectory_id", "resolved"]
         return list(self.lake.read("evaluations", columns=columns).to_pylist())
+
+    @cached_property
+    def comparisons(self) -> list[dict[str, Any]]:
+        return list(self.lake.read("comparisons").sort_by("comparison_id").to_pylist())
 
     def root(self, kind: str, name: str, trajectories: Set[str]) -> Tree:
         """The tree of what these trajectories have touched."""
@@ -141,7 +148,7 @@ class _Search:
         ]
         children = self._models(newer)
         mine = [e for e in self.evaluations if e["model_id"] == row["model_id"]]
-        children += _evaluations(mine)
+        children += self._evaluations(mine)
         spoken = {t for key in ("model_id", "name", "path") for t in self.spoken.get(row[key], ())}
         spoken -= self._seen_trajectories | {e["trajectory_id"] for e in mine}
         self._seen_trajectories |= spoken
@@ -161,16 +168,33 @@ class _Search:
 
     def counted(self, trajectories: Set[str]) -> list[Tree]:
         """Evaluations that count these trajectories themselves."""
-        return _evaluations([e for e in self.evaluations if e["trajectory_id"] in trajectories])
+        return self._evaluations([e for e in self.evaluations if e["trajectory_id"] in trajectories])
+
+    def _evaluations(self, rows: list[dict[str, Any]]) -> list[Tree]:
+        sizes = Counter(r["evaluation_id"] for r in rows)
+        resolved = Counter(r["evaluation_id"] for r in rows if r["resolved"])
+        suites = {r["evaluation_id"]: r["suite"] for r in rows}
+        return [
+            Tree(
+                "evaluation",
+                name,
+                {"suite": suites[name], "attempts": n, "resolved": resolved[name]},
+                tuple(self._comparisons(name)),
+            )
+            for name, n in sorted(sizes.items())
+        ]
+
+    def _comparisons(self, evaluation: str) -> list[Tree]:
+        """Comparisons that rest on an evaluation and were not met yet."""
+        new = [
+            c
+            for c in self.comparisons
+            if evaluation in compared(c) and c["comparison_id"] not in self._seen_comparisons
+        ]
+        self._seen_comparisons |= {c["comparison_id"] for c in new}
+        return [Tree("comparison", c["comparison_id"], {name: c[name] for name in _COMPARED}) for c in new]
 
 
-def _evaluations(rows: list[dict[str, Any]]) -> list[Tree]:
-    sizes, resolved = (
-        Counter(r["evaluation_id"] for r in rows),
-        Counter(r["evaluation_id"] for r in rows if r["resolved"]),
-    )
-    suites = {r["evaluation_id"]: r["suite"] for r in rows}
-    return [
-        Tree("evaluation", name, {"suite": suites[name], "attempts": n, "resolved": resolved[name]})
-        for name, n in sorted(sizes.items())
-    ]
+def compared(row: Mapping[str, Any]) -> set[str]:
+    """The evaluations that a row of `comparisons` rests on."""
+    return {row["evaluation_a"], row["evaluation_b"], *(row["evaluations_a"] or ()), *(row["evaluations_b"] or ())}

@@ -15,6 +15,7 @@ _LETTERS = 34
 _COLOURS = {
     "model": "#dbe9ff", "base model": "#eef3fb", "recipe": "#f1f1f1", "dataset": "#dff3e0", "row": "#eef9ee",
     "source": "#fff1d6", "rollout": "#f6e3f7", "rollouts": "#f6e3f7", "evaluation": "#ffe3e0", "corpus": "#f7f7e4",
+    "comparison": "#fbe9ef",
 }  # fmt: skip
 
 
