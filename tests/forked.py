@@ -43,7 +43,7 @@ def forked(folder: Path) -> Iterator[Path]:
             assert server.stdout.readline(), "the program could not be imported"
             yield programs
         finally:
-            server.terminate()
+            server.kill()  # a worker of xdist ignores SIGTERM, and so do its children
 
 
 def main(address: str) -> None:
