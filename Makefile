@@ -26,7 +26,7 @@ demo: $(READY)  ## the main job on the embedded default: rollouts, verdicts, mas
 	@echo "Next: make ui          (the asset graph, its metadata and lineage, on 127.0.0.1:$(PORT))"
 
 test: $(READY)  ## every test
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25
 
 check: $(READY)  ## lint, types, import contracts, rooms
 	@$(BIN)/ruff check .

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts: as many processes as cores run tests
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell: so would be what tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import orjson
 import pytest
