@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts: as many processes as cores run tests
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell: so would be what tests start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell, where children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import orjson
