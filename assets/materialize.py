@@ -16,13 +16,13 @@ from pathlib import Path
 
 import dagster as dg
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from assets.definitions import build_defs
 from assets.resources import Experiments, Settings
 from stepwell.critics.examine import examine
 from stepwell.critics.rules import POLICY
+from stepwell.display import terminal
 from stepwell.errors import UsageError
 from stepwell.evaluation.recorded import compare_all
 from stepwell.evaluation.tables import gap, share
@@ -112,7 +112,7 @@ def _failed_check(event: dg.DagsterEvent) -> bool:
 def closing_table() -> Table:
     """One line an arm: resolve rate with interval, seeds, steps, loops, masked share, and the difference to the first."""
     compared, left_out = compare_all(Settings().lake())
-    table = Table(title="held-out tasks", caption="\n".join(map(escape, left_out)), caption_justify="left")
+    table = Table(title="held-out tasks", caption="\n".join(map(terminal, left_out)), caption_justify="left")
     for column in (
         "arm",
         "resolved",
