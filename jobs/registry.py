@@ -28,9 +28,11 @@ from stepwell.folders import there as sent
 from stepwell.lake import Lake
 from stepwell.models import identity_of as identity_of
 from stepwell.models import model_id as model_id
-from stepwell.registry import in_store, there
+from stepwell.models import registered
+from stepwell.registry import in_store
 from stepwell.registry import local as local
 from stepwell.registry import models_folder as models_folder
+from stepwell.registry import trained as trained
 
 _PACKAGES = (
     "torch", "transformers", "trl", "accelerate", "peft", "tokenizers", "datasets", "pyarrow", "polars", "deltalake", "vllm",
@@ -87,13 +89,6 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def trained(lake: Lake, **wanted: Any) -> dict[str, Any] | None:
-    """The newest row of `models` with these values whose directory is there."""
-    rows = lake.read("models").sort_by("recorded_at").to_pylist()
-    found = [r for r in rows if all(r[k] == v for k, v in wanted.items()) and there(lake, r["path"])]
-    return found[-1] if found else None
-
-
 def register(lake: Lake, row: dict[str, Any]) -> None:
     """Add a row to `models`; the same checkpoint twice is one row.
 
@@ -109,13 +104,12 @@ def register(lake: Lake, row: dict[str, Any]) -> None:
 
 def find(lake: Lake, name: str) -> dict[str, Any]:
     """The newest model of that name or id; raises UsageError listing what there is."""
-    rows = lake.read("models").sort_by("recorded_at").to_pylist()
+    rows = registered(lake)
     found = [r for r in rows if name in (r["model_id"], r["name"])]
     if not found:
         have = ", ".join(sorted({r["name"] for r in rows})) or "none yet"
         raise UsageError(f"no model {name!r} in {lake.uri}; there are: {have}. Train it: stepwell train {name}")
-    row: dict[str, Any] = found[-1]
-    return row
+    return found[0]
 
 
 def located(lake: Lake, name: str) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.models import identity_of
 from stepwell.recipe import Evaluation, Recipe
-from stepwell.registry import local, there
+from stepwell.registry import local, trained
 from stepwell.rendering import Renderer
 from stepwell.rollout.collect import Wanted
 from stepwell.rollout.labelling import counted
@@ -198,11 +198,10 @@ class Loop:
         if seal is None:
             return None
         recipe = self.recipe(i)
-        wanted = {"recipe": recipe.name, "training_hash": recipe.training_hash, "dataset_hash": seal["dataset_hash"]}
-        wanted["base_model"] = recipe.base_model
-        rows = self.lake.read("models").sort_by("recorded_at").to_pylist()
-        found = [r for r in rows if all(r[k] == v for k, v in wanted.items()) and there(self.lake, r["path"])]
-        return found[-1] if found else None
+        return trained(
+            self.lake, recipe=recipe.name, training_hash=recipe.training_hash, dataset_hash=seal["dataset_hash"],
+            base_model=recipe.base_model,
+        )  # fmt: skip
 
     def evaluation(self, i: int) -> str | None:
         """The id of the finished evaluation of an iteration's model (0: of the base), as the recipe has it now."""

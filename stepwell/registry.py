@@ -1,18 +1,19 @@
 """Where the directory of a model is: on this machine, or in the object store of a lake, from where it is fetched once.
 
-Belongs here: finding a directory and having it here. Does not belong here: what a model is called (`models`), making,
-registering and looking up models (`jobs.registry`).
+Belongs here: finding a directory and having it here. Does not belong here: what a model is called (`models`), making
+and registering models (`jobs.registry`).
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from stepwell import folders
 from stepwell.errors import LakeError
 from stepwell.lake import Lake
-from stepwell.models import model_id
+from stepwell.models import model_id, registered
 
 
 def models_folder(lake: Lake) -> Path:
@@ -31,6 +32,12 @@ def there(lake: Lake, path: str) -> bool:
     """Whether a model directory is where its row says, whole; nothing is fetched."""
     under = in_store(lake, path)
     return Path(path).is_dir() if under is None else folders.there(lake.store, under)
+
+
+def trained(lake: Lake, **wanted: Any) -> dict[str, Any] | None:
+    """The newest row of `models` with these values whose directory is there."""
+    rows = (r for r in registered(lake) if all(r[k] == v for k, v in wanted.items()))
+    return next((r for r in rows if there(lake, r["path"])), None)
 
 
 def local(lake: Lake, path: str) -> str:

@@ -407,7 +407,7 @@ def made(lake: Lake) -> str:
     ]
     EventLog(lake).append(events, "made")
     rows = []
-    edits = {"path": "/work/mod.py", "edits": [{"old": "", "new": f"```python\n{RENAMED}```"}]}
+    edits = {"path": "mod.py", "edits": [{"old": "", "new": f"```python\n{RENAMED}```"}]}
     for i in range(5):
         said: list[dict[str, Any]] = [
             {"role": "user", "content": OTHER.statement if i == 4 else "Go."},

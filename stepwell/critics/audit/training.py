@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from stepwell.critics.run import CRITICS
 from stepwell.lake import Lake
-from stepwell.models import ancestors
+from stepwell.models import ancestors, registered
 
 Kind = Literal["evaluation", "training-fit", "unknown"]
 _ENSEMBLE = re.compile(r"^majority-\d+/(.+)$")
@@ -47,7 +47,7 @@ def training_of(lake: Lake, critic: str) -> Training:
     """
     ensemble = _ENSEMBLE.match(critic)
     members = ensemble[1].split("+") if ensemble else [critic]
-    models = lake.read("models").sort_by([("recorded_at", "descending"), ("model_id", "ascending")]).to_pylist()
+    models = registered(lake)
     found: dict[str, dict[str, Any]] = {}
     known = True
     for member in members:
