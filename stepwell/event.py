@@ -23,7 +23,7 @@ _OWN = ("payload", *(c.name for c in ENVELOPE if c.name not in ("recorded_at", "
 """What a row takes from its event."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Event:
     """A fact. `payload` holds the columns of the kind; absent columns are null.
 
@@ -44,15 +44,44 @@ class Event:
     extra: str | None = None
     discriminator: str = ""
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UnknownName("event kind", self.kind, KINDS, "The set is closed: see docs/schema.md.")
-        if self.actor not in ACTORS:
-            raise UnknownName("actor", self.actor, ACTORS, "Name the role here and the model or person in `policy`.")
-        if not _FIELDS[self.kind].issuperset(self.payload):
-            foreign = self.payload.keys() - _FIELDS[self.kind]
+    def __init__(
+        self,
+        kind: str,
+        trajectory_id: str,
+        corpus: str,
+        actor: str,
+        payload: dict[str, Any],
+        step: int | None = None,
+        policy: str | None = None,
+        occurred_at: datetime | None = None,
+        caused_by: str | None = None,
+        usage: dict[str, Any] | None = None,
+        extra: str | None = None,
+        discriminator: str = "",
+    ) -> None:
+        # Written out because a frozen dataclass sets its fields one call at a time, which is felt at import.
+        vars(self).update(
+            kind=kind,
+            trajectory_id=trajectory_id,
+            corpus=corpus,
+            actor=actor,
+            payload=payload,
+            step=step,
+            policy=policy,
+            occurred_at=occurred_at,
+            caused_by=caused_by,
+            usage=usage,
+            extra=extra,
+            discriminator=discriminator,
+        )
+        if kind not in KINDS:
+            raise UnknownName("event kind", kind, KINDS, "The set is closed: see docs/schema.md.")
+        if actor not in ACTORS:
+            raise UnknownName("actor", actor, ACTORS, "Name the role here and the model or person in `policy`.")
+        if not _FIELDS[kind].issuperset(payload):
+            foreign = payload.keys() - _FIELDS[kind]
             raise SchemaError(
-                f"payload of {self.kind!r} has {sorted(foreign)}; allowed: {sorted(_FIELDS[self.kind])}. "
+                f"payload of {kind!r} has {sorted(foreign)}; allowed: {sorted(_FIELDS[kind])}. "
                 "Put what has no column into `extra`."
             )
 

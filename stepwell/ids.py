@@ -7,22 +7,23 @@ from typing import Any
 
 import orjson
 
-_NESTED = (dict, list, tuple)
 _PLAIN = frozenset((str, int, float, bool))
+_SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
+_LEAVES = _PLAIN | {type(None)}
 
 
 def canonical(value: Any) -> bytes:
     """Canonical JSON: sorted keys, nulls dropped, so that adding a nullable field later changes no id."""
-    return orjson.dumps(_without_nulls(value), option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(_without_nulls(value), option=_SORTED)
 
 
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         if _PLAIN.issuperset(map(type, value.values())):
             return value
-        return {k: _without_nulls(v) if isinstance(v, _NESTED) else v for k, v in value.items() if v is not None}
-    if isinstance(value, _NESTED):
-        return [_without_nulls(v) if isinstance(v, _NESTED) else v for v in value]
+        return {k: v if type(v) in _LEAVES else _without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [v if type(v) in _LEAVES else _without_nulls(v) for v in value]
     return value
 
 
@@ -33,7 +34,8 @@ def storable(value: Any) -> Any:
 
 def digest(*parts: Any) -> str:
     """128-bit hex digest of the canonical JSON of the parts."""
-    return hashlib.blake2b(canonical(list(parts)), digest_size=16).hexdigest()
+    data = orjson.dumps([p if type(p) in _LEAVES else _without_nulls(p) for p in parts], option=_SORTED)
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def fraction(*parts: Any) -> float:

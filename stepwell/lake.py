@@ -30,7 +30,7 @@ from schemas.choices import CHOICES
 from schemas.column import Table
 from schemas.tables import DATASET, TABLES
 from stepwell.errors import LakeError, SchemaError
-from stepwell.parts import FILE, write_parts
+from stepwell.parts import FILE, write_partitions, write_parts
 from stepwell.store import Store
 
 SCHEMES = ("file", "s3", "s3a", "gs", "az", "abfss", "memory")
@@ -40,8 +40,11 @@ _PROPERTIES = {
     "delta.checkpointInterval": "10",
 }
 _DYING = 3.0  # seconds: what a killed process had started holds its locks a moment longer
-_WRITER = WriterProperties(compression="ZSTD")
+_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=32768)
 _GROUPED = WriterProperties(compression="ZSTD", max_row_group_size=2048)
+_BOUNDS = "delta.dataSkippingStatsColumns"
+_BOUNDED = ("event_id", "trajectory_id", "step", "kind", "actor", "recorded_at")
+"""Columns of `events` whose least and greatest value in each file its log has."""
 _REPLACING = "stepwell-replace"
 _APPEND_ONLY = "delta.appendOnly"
 ERASED = "_erased.json"
@@ -122,10 +125,10 @@ class Lake:
         properties = dict(_PROPERTIES)
         if name == "events":
             properties[_APPEND_ONLY] = "true"
-            properties["delta.dataSkippingStatsColumns"] = "event_id,trajectory_id,step,kind,actor,recorded_at"
+            properties[_BOUNDS] = ",".join(_BOUNDED)
         elif name.startswith("datasets/"):
             # `write_parts` gives statistics of no other column, and a reader takes undeclared gaps for columns of nulls.
-            properties["delta.dataSkippingStatsColumns"] = "trajectory_id"
+            properties[_BOUNDS] = "trajectory_id"
         return DeltaTable.create(
             self.path(name),
             schema=spec.schema,
@@ -201,11 +204,21 @@ class Lake:
 
     def append(self, handle: DeltaTable, name: str, rows: pa.Table, properties: CommitProperties | None = None) -> int:
         """Append rows on this very handle; returns the new version. Raises SchemaError unless the schema is exact."""
-        require_schema(self.spec(name), rows)
-        rows = rows.cast(_as_stored(rows.schema, handle))
-        write_deltalake(
-            handle, rows, mode="append", commit_properties=properties, writer_properties=_WRITER, schema_mode="merge"
-        )
+        spec = self.spec(name)
+        require_schema(spec, rows)
+        if name == "events" and self.local and len(rows) and _as_declared(spec, handle):
+            made = write_partitions(self.store.fs, name, rows, spec.partition_by[0], _BOUNDED)
+            by = list(spec.partition_by)
+            handle.create_write_transaction(made, "append", handle.schema(), by, commit_properties=properties)
+        else:
+            write_deltalake(
+                handle,
+                rows.cast(_as_stored(rows.schema, handle)),
+                mode="append",
+                commit_properties=properties,
+                writer_properties=_WRITER,
+                schema_mode="merge",
+            )
         handle.update_incremental()
         return int(handle.version())
 
@@ -362,6 +375,14 @@ def quoted(text: str) -> str:
 
 def _names(handle: DeltaTable) -> set[str]:
     return {field.name for field in handle.schema().fields}
+
+
+def _as_declared(spec: Table, handle: DeltaTable) -> bool:
+    """Whether `events` has the declared columns and types, and bounds of no others in its log: others would read as nulls."""
+    stored = pa.schema(handle.schema())
+    types = dict(zip(stored.names, stored.types, strict=True))
+    bounded = handle.metadata().configuration.get(_BOUNDS)
+    return types == {f.name: f.type for f in spec.schema} and bounded == ",".join(_BOUNDED)
 
 
 def _as_stored(schema: pa.Schema, handle: DeltaTable) -> pa.Schema:

@@ -15,7 +15,6 @@ Not in the format: the task id, exit codes, latency; the outcome stands in Harbo
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -66,6 +65,7 @@ class Atif:
 
 
 IMPORTER = Atif()
+_OF_CALL = frozenset(("tool_call_id", "function_name", "arguments"))
 
 
 def _read(rest: Obj, source: SourceFile, parent: str | None) -> Iterator[Imported | Rejected]:
@@ -111,8 +111,7 @@ class _Writer:
     def __init__(self, builder: Builder, restored: Restored, model: str | None, tools: str | None) -> None:
         self.builder, self.restored, self.model, self.tools = builder, restored, model, tools
         self.last: Event | None = None
-        self.given = 0
-        self.answers: Counter[int | None] = Counter()
+        self.given = self.answered = 0
 
     def step(self, left: Obj) -> None:
         """One step of the source."""
@@ -124,12 +123,13 @@ class _Writer:
         text = take_content(left, "message")
         held = take_obj(left, "observation")
         results = held.pop("results") if isinstance(held.get("results"), list) else []
-        left |= {"observation": held} if held else {}
+        if held:
+            left["observation"] = held
         if role == "agent" and mine.get("kind") == "attempt":
             self.restored.attempt(mine, text)
         elif role == "agent" and (mine.get("kind") != "instruction" or self.last is not None):
             self._act(left, text, at)
-            self.last = self.restored.over(mine)
+            self.last, self.answered = self.restored.over(mine), 0
             for result in results:
                 self._answer(result, {})
         else:
@@ -153,16 +153,12 @@ class _Writer:
         written = left.pop("tool_calls") if isinstance(left.get("tool_calls"), list) else []
         calls = [_call(c) for c in written]
         copied = left.get("is_copied_context") is True
-        command = command_of(calls)
-        payload = {
-            "text": text,
-            "reasoning": take_text(left, "reasoning_content"),
-            "command": command,
-        }
+        payload = {"text": text, "reasoning": take_text(left, "reasoning_content"), "command": command_of(calls)}
         policy = None if copied else take_text(left, "model_name") or self.model
-        extra = {**left, **({"metrics": metrics} if metrics else {})}
+        if metrics:
+            left["metrics"] = metrics
         actor = "system" if copied else "agent"
-        self.builder.action(payload, calls=calls, usage=usage, policy=policy, extra=extra, actor=actor, occurred_at=at)
+        self.builder.action(payload, calls=calls, usage=usage, policy=policy, extra=left, actor=actor, occurred_at=at)
 
     def _tell(self, role: str, text: str | None, extra: Obj, at: Any) -> None:
         if self.last is None:
@@ -177,7 +173,7 @@ class _Writer:
         left = dict(result) if isinstance(result, dict) else {"result": result}
         mine = take_carried(left)
         call, text = take_text(left, "source_call_id"), take_content(left)
-        left = {**{k: v for k, v in left.items() if v is not None}, **more}
+        left = {k: v for k, v in left.items() if v is not None} | more
         if self.last is None:
             self._tell("system", text, {**left, **({"source_call_id": call} if call else {})}, None)
         else:
@@ -186,14 +182,13 @@ class _Writer:
 
     def _observe(self, payload: Obj, extra: Obj, **envelope: Any) -> None:
         assert self.last is not None
-        position = self.answers[self.last.step]
-        self.answers[self.last.step] += 1
-        self.builder.observation(self.last, {"position": position, **payload}, extra, **envelope)
+        self.builder.observation(self.last, {"position": self.answered, **payload}, extra, **envelope)
+        self.answered += 1
 
 
 def _call(written: Any) -> Any:
     """A tool call in chat shape; what is none stays as it is."""
     if not isinstance(written, dict) or not isinstance(written.get("function_name"), str):
         return written
-    left = {k: v for k, v in written.items() if k not in ("tool_call_id", "function_name", "arguments")}
+    left = {k: v for k, v in written.items() if k not in _OF_CALL}
     return function_call(written.get("tool_call_id"), written["function_name"], written.get("arguments"), **left)

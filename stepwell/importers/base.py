@@ -170,20 +170,28 @@ class Builder:
         builder.n_records = n_records
         return builder
 
-    def add(self, kind: str, actor: str, payload: Obj, **envelope: Any) -> Event:
+    def add(
+        self,
+        kind: str,
+        actor: str,
+        payload: Obj,
+        step: int | None = None,
+        policy: str | None = None,
+        occurred_at: datetime | None = None,
+        caused_by: str | None = None,
+        usage: Obj | None = None,
+        extra: Obj | str | None = None,
+        discriminator: str = "",
+    ) -> Event:
         """Append one event; nulls of the payload are left out, an `extra` given as an object is packed."""
-        extra = envelope.pop("extra", None)
         if self.place:
             extra, self.place = {**(orjson.loads(extra) if isinstance(extra, str) else extra or {}), **self.place}, {}
+        payload = {k: v for k, v in payload.items() if v is not None}
+        told = extra if isinstance(extra, str) else pack(extra)
         event = Event(
-            kind,
-            self.trajectory_id,
-            self.corpus,
-            actor,
-            {k: v for k, v in payload.items() if v is not None},
-            extra=extra if isinstance(extra, str) else pack(extra),
-            **envelope,
-        )
+            kind, self.trajectory_id, self.corpus, actor, payload, step, policy, occurred_at, caused_by,
+            usage, told, discriminator,
+        )  # fmt: skip
         self.events.append(event)
         return event
 
@@ -222,38 +230,54 @@ class Builder:
         self.add("start", "system", {"agent": self.agent, **payload}, policy=self.agent, extra=extra)
 
     def instruction(
-        self, position: int, role: str, content: str | None, is_demo: bool, extra: Obj | None = None, **envelope: Any
+        self,
+        position: int,
+        role: str,
+        content: str | None,
+        is_demo: bool,
+        extra: Obj | None = None,
+        tools: str | None = None,
+        actor: str = "system",
+        **envelope: Any,
     ) -> None:
         """One message the agent was given before it acted; `tools` are schemas offered, as JSON."""
-        payload = {"position": position, "role": role, "content": content, "is_demo": is_demo}
-        payload["tools"] = envelope.pop("tools", None)
-        self.add("instruction", envelope.pop("actor", "system"), payload, extra=extra, **envelope)
+        payload = {"position": position, "role": role, "content": content, "is_demo": is_demo, "tools": tools}
+        self.add("instruction", actor, payload, extra=extra, **envelope)
 
     def action(
-        self, payload: Obj, *, usage: Obj, policy: str | None, extra: Obj, calls: Sequence[Any] = (), **envelope: Any
+        self,
+        payload: Obj,
+        *,
+        usage: Obj,
+        policy: str | None,
+        extra: Obj,
+        calls: Sequence[Any] = (),
+        actor: str = "agent",
+        occurred_at: datetime | None = None,
+        caused_by: str | None = None,
     ) -> Event:
-        """The next step's action; `actor` defaults to the agent. What is no tool call among `calls` goes into `extra`."""
+        """The next step's action. What is no tool call among `calls` goes into `extra`."""
         if calls:
-            made, odd = [c for c in calls if is_call(c)], [c for c in calls if not is_call(c)]
+            made = [c for c in calls if is_call(c)]
             payload = {**payload, "tool_calls": orjson.dumps(made).decode() if made else None}
-            extra = {**extra, "tool_calls": odd} if odd else extra
-        event = self.add(
-            "action",
-            envelope.pop("actor", "agent"),
-            payload,
-            step=self.n_steps,
-            policy=policy,
-            usage={k: v for k, v in usage.items() if v is not None} or None,
-            extra=extra,
-            **envelope,
-        )
+            if len(made) < len(calls):
+                extra = {**extra, "tool_calls": [c for c in calls if not is_call(c)]}
+        used = {k: v for k, v in usage.items() if v is not None} or None
+        event = self.add("action", actor, payload, self.n_steps, policy, occurred_at, caused_by, used, extra)
         self.n_steps += 1
         return event
 
-    def observation(self, action: Event, payload: Obj, extra: Obj | None = None, **envelope: Any) -> None:
+    def observation(
+        self,
+        action: Event,
+        payload: Obj,
+        extra: Obj | None = None,
+        actor: str = "environment",
+        policy: str | None = None,
+        occurred_at: datetime | None = None,
+    ) -> None:
         """What came back for an action."""
-        actor = envelope.pop("actor", "environment")
-        self.add("observation", actor, payload, step=action.step, caused_by=action.event_id, extra=extra, **envelope)
+        self.add("observation", actor, payload, action.step, policy, occurred_at, action.event_id, extra=extra)
 
     def end(self, payload: Obj, extra: Obj, occurred_at: datetime | None = None) -> None:
         """How the trajectory ended."""

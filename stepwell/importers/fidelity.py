@@ -47,8 +47,11 @@ class Fidelity:
         columns: list[_Shape] = []
         extra: list[_Shape] = []
         for event in events:
-            columns.append((event.kind, tuple([k for k, v in event.payload.items() if v or v not in _EMPTY])))
-            columns.append(("usage", tuple(event.usage or ())))
+            payload = event.payload
+            told = payload if all(payload.values()) else [k for k, v in payload.items() if v or v not in _EMPTY]
+            columns.append((event.kind, tuple(told)))
+            if event.usage:
+                columns.append(("usage", tuple(event.usage)))
             if event.occurred_at is not None:
                 columns.append(_DATED)
             if event.extra:
@@ -80,11 +83,16 @@ def _add_shapes(counter: Counter[str], found: list[_Shape]) -> None:
 def _shapes(value: Any, path: str, depth: int, found: list[_Shape]) -> None:
     """The shape of every object in a value."""
     if depth < DEPTH and isinstance(value, dict) and value:
-        inner = {key: item for key, item in value.items() if isinstance(item, _NESTED)} if depth + 1 < DEPTH else {}
-        for key, item in inner.items():
-            if item:
-                _shapes(item, f"{path}.{key}" if path else key, depth + 1, found)
-        keys = [key for key, item in value.items() if (item or item == 0) and key not in inner]
+        keys: list[str] = []
+        if depth + 1 < DEPTH:
+            for key, item in value.items():
+                if isinstance(item, _NESTED):
+                    if item:
+                        _shapes(item, f"{path}.{key}" if path else key, depth + 1, found)
+                elif item or item == 0:
+                    keys.append(key)
+        else:
+            keys = list(value) if all(value.values()) else [k for k, item in value.items() if item or item == 0]
         if keys:
             found.append((path, tuple(keys)))
     elif depth < DEPTH and isinstance(value, list) and value and isinstance(value[0], dict):

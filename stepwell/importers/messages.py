@@ -45,12 +45,20 @@ def _kind(value: Any) -> str:
 
 def take_text(rest: Obj, key: str) -> str | None:
     """Remove and return a string; another type stays where it is and counts as absent."""
-    return rest.pop(key) if isinstance(rest.get(key), str) else None
+    value = rest.get(key)
+    if not isinstance(value, str):
+        return None
+    del rest[key]
+    return value
 
 
 def take_obj(rest: Obj, key: str) -> Obj:
     """Remove an object and return a copy of it; another type stays where it is and counts as empty."""
-    return dict(rest.pop(key)) if isinstance(rest.get(key), dict) else {}
+    value = rest.get(key)
+    if not isinstance(value, dict):
+        return {}
+    del rest[key]
+    return dict(value)
 
 
 def take_int(rest: Obj, key: str, bits: int = 64) -> int | None:
@@ -64,8 +72,8 @@ def take_int(rest: Obj, key: str, bits: int = 64) -> int | None:
 
 def take_float(rest: Obj, key: str) -> float | None:
     """Remove and return a finite number; anything else stays where it is and counts as absent."""
-    value = rest.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    value = rest.get(key, math.nan)
+    if type(value) not in (int, float) or not math.isfinite(value):
         return None
     del rest[key]
     return float(value)
@@ -81,7 +89,8 @@ def take_time(rest: Obj, key: str) -> datetime | None:
         try:
             parsed = datetime.fromisoformat(value)
             exact = _EXACT.fullmatch(value) is not None
-            told = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+            zone = parsed.tzinfo
+            told = parsed if zone is UTC else parsed.astimezone(UTC) if zone else parsed.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             return None
         if not 1 < told.year < 9999:
@@ -103,7 +112,8 @@ def take_content(rest: Obj, key: str = "content") -> str | None:
     """
     content = rest.get(key)
     if isinstance(content, str):
-        return str(rest.pop(key))
+        del rest[key]
+        return content
     if not isinstance(content, list):
         return None
     parts = [p for p in content if isinstance(p, dict) and isinstance(p.get("text"), str)]
@@ -172,7 +182,8 @@ def is_call(value: Any) -> bool:
     function = value.get("function") if isinstance(value, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         return False
-    return isinstance(function.get("arguments"), str | None)
+    written = function.get("arguments")
+    return written is None or isinstance(written, str)
 
 
 def _text_arguments(call: Any) -> Any:

@@ -84,7 +84,7 @@ def import_paths(
     corpus: str | None = None,
     format: str | None = None,
     progress: Progress | None = None,
-    batch_events: int = 10_000,
+    batch_events: int = 20_000,
     keep_secrets: bool = False,
     secret_values: Sequence[str] = (),
 ) -> ImportReport:
@@ -121,7 +121,7 @@ def import_roots(
     corpus: str | None,
     format: str | None,
     progress: Progress | None = None,
-    batch_events: int = 10_000,
+    batch_events: int = 20_000,
     redactor: Redactor | None = None,
 ) -> ImportReport:
     """Import the files of these roots; of one that is still written to nothing is rejected, and nothing claimed.

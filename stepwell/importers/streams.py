@@ -29,7 +29,8 @@ _RUN_KEYS = ("command", "cmd", "script", "code", "keystrokes")
 
 def function_call(call_id: Any, name: Any, arguments: Any, **more: Any) -> Obj:
     """A tool call in chat shape; arguments that are no text become JSON."""
-    written = arguments if isinstance(arguments, str | None) else orjson.dumps(arguments).decode()
+    plain = arguments is None or isinstance(arguments, str)
+    written = arguments if plain else orjson.dumps(arguments).decode()
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": written}, **more}
 
 

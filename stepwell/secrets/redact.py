@@ -22,7 +22,7 @@ from stepwell.secrets.values import forms, of_environment
 
 T = TypeVar("T")
 SALT = ".salt"
-_NESTED = (dict, list, tuple)
+_LEAVES = frozenset((str, int, float, bool, type(None)))
 _ESCAPES = (("\\r", "\r"), ("\\n", "\n"), ("\\t", "\t"), ('\\"', '"'), ("\\/", "/"))
 """Escapes of JSON, undone before the rules look: most begin at a word boundary, which `\\n` before a key is not."""
 
@@ -57,7 +57,7 @@ class Redactor:
     def redact(self, value: T) -> T:
         """A string, list or object as parsed from JSON, without its secrets; the very value when it has none."""
         lines: list[str] = []
-        _gather(value, lines)
+        _gather(value, lines.append)
         text = "\n".join(lines)
         plain = text
         for escape, char in _ESCAPES if "\\" in text else ():
@@ -104,24 +104,24 @@ class Redactor:
         return lambda text: pattern.sub(put, text)
 
 
-def _gather(value: Any, lines: list[str]) -> None:
+def _gather(value: Any, put: Callable[[str], None]) -> None:
     """Every text after the name of its field."""
     if isinstance(value, dict):
         for name, item in value.items():
-            if isinstance(item, str):
-                lines.append(f"{name}: {item}" if name != "" else item)
+            if type(item) is str:
+                put(f"{name}: {item}" if name else item)
             else:
-                lines.append(str(name))
-                if isinstance(item, _NESTED):
-                    _gather(item, lines)
-    elif isinstance(value, _NESTED):
+                put(f"{name}")
+                if type(item) not in _LEAVES:
+                    _gather(item, put)
+    elif isinstance(value, list | tuple):
         for item in value:
-            if isinstance(item, str):
-                lines.append(item)
-            elif isinstance(item, _NESTED):
-                _gather(item, lines)
+            if type(item) not in _LEAVES:
+                _gather(item, put)
+            elif isinstance(item, str):
+                put(item)
     elif isinstance(value, str):
-        lines.append(value)
+        put(value)
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
