@@ -40,7 +40,9 @@ _PROPERTIES = {
     "delta.checkpointInterval": "10",
 }
 _DYING = 3.0  # seconds: what a killed process had started holds its locks a moment longer
-_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=32768)
+_WRITER = WriterProperties(
+    compression="ZSTD", max_row_group_size=65536
+)  # so that a query reads a file with several threads
 _GROUPED = WriterProperties(compression="ZSTD", max_row_group_size=2048)
 _BOUNDS = "delta.dataSkippingStatsColumns"
 _BOUNDED = ("event_id", "trajectory_id", "step", "kind", "actor", "recorded_at")
@@ -119,7 +121,9 @@ class Lake:
 
     def create(self, name: str) -> DeltaTable:
         """A handle on the table, created with the declared schema when it does not exist."""
-        spec = self.spec(name)
+        spec, handle = self.spec(name), self.table(name)
+        if handle is not None:
+            return handle
         if self.local:
             os.makedirs(self.path(name), exist_ok=True)
         properties = dict(_PROPERTIES)
@@ -253,7 +257,8 @@ class Lake:
         for _ in range(200):
             with self.lock(name):
                 handle = self.create(name)
-                known = self.dataset(handle).to_table(columns=key)
+                same = pc.field(key[0]).isin(pc.unique(rows.column(key[0])))
+                known = self.dataset(handle).to_table(columns=key, filter=same)
                 seen = set(zip(*(known.column(k).to_pylist() for k in key), strict=True)) if len(known) else set()
                 keep = []
                 for i, value in enumerate(zip(*(rows.column(k).to_pylist() for k in key), strict=True)):

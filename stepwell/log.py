@@ -74,7 +74,7 @@ class EventLog:
         rows = to_table(unique, batch_id, datetime.now(UTC))
         for _ in range(200):
             with self.lake.lock("events"):
-                handle = self.lake.table("events") or self.lake.create("events")
+                handle = self.lake.create("events")
                 known = self._known(handle, unique)
                 keep = [i for event_id, i in by_id.items() if event_id not in known]
                 if not keep:

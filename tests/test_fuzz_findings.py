@@ -132,6 +132,24 @@ def test_a_sample_nested_too_deep_is_rejected_alone(lake: Lake, tmp_path: Path) 
     assert (report.trajectories, dict(report.reasons)) == (1, {"too_deep": 3})
 
 
+@pytest.mark.parametrize("kind", ["attachments", "pool"])
+def test_a_sample_that_would_grow_without_end_is_rejected_alone(lake: Lake, tmp_path: Path, kind: str) -> None:
+    said = {"role": "assistant", "content": "4"}
+    good: dict[str, Any] = {"id": 1, "epoch": 1, "messages": [said]}
+    bomb: dict[str, Any] = {**good, "id": 2}
+    if kind == "attachments":
+        bomb |= {"attachments": {"a": "x" * 1_000_000}, "store": {"all": ["attachment://a"] * 2_000}}
+    else:
+        refs = [[0, 100_000]] * 2_000
+        bomb |= {"events_data": {"messages": [said] * 100_000}, "events": [{"event": "model", "input_refs": refs}]}
+    with zipfile.ZipFile(tmp_path / "log.eval", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("header.json", orjson.dumps({"version": 2, "status": "success", "eval": {"task": "t"}}))
+        for n, sample in enumerate((good, bomb, {**good, "id": 3})):
+            file.writestr(f"samples/{n}_epoch_1.json", orjson.dumps(sample))
+    report = import_paths(lake, [tmp_path / "log.eval"])
+    assert (report.trajectories, dict(report.reasons)) == (2, {"too_large": 1})
+
+
 # --- values that were lost
 
 

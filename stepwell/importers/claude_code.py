@@ -143,8 +143,9 @@ def _threads(records: list[Any], threads: dict[str, list[_Node]]) -> list[Any]:
                 where[uuid] = known
             continue
         nodes = threads.setdefault(thread := _thread(record, known), [])
-        reply = obj(record["message"]).get("id")
-        answered = [calls[c] for c in _results(record) if c in calls and calls[c][0] == thread]
+        reply, blocks = record["message"].get("id"), _blocks(record["message"])
+        results = [calls.get(str(b.get("tool_use_id"))) for b in blocks if b.get("type") == "tool_result"]
+        answered = [place for place in results if place is not None and place[0] == thread]
         if (
             role == "assistant"
             and isinstance(reply, str)
@@ -163,7 +164,9 @@ def _threads(records: list[Any], threads: dict[str, list[_Node]]) -> list[Any]:
             where[uuid] = (thread, place)
         if isinstance(reply, str):
             replies[reply] = (thread, place)
-        calls.update(dict.fromkeys(_uses(record), (thread, place)))
+        for block in blocks:
+            if block.get("type") == "tool_use" and isinstance(block.get("id"), str):
+                calls[block["id"]] = (thread, place)
     return loose
 
 
@@ -175,17 +178,9 @@ def _thread(record: Obj, known: tuple[str, int | None] | None) -> str:
     return str(named) if named else known[0] if known and known[0] else f"sidechain {record.get('uuid')}"
 
 
-def _blocks(record: Obj) -> list[Obj]:
-    content = obj(record.get("message")).get("content")
+def _blocks(message: Obj) -> list[Obj]:
+    content = message.get("content")
     return [b for b in content if isinstance(b, dict)] if isinstance(content, list) else []
-
-
-def _results(record: Obj) -> list[str]:
-    return [str(b.get("tool_use_id")) for b in _blocks(record) if b.get("type") == "tool_result"]
-
-
-def _uses(record: Obj) -> list[str]:
-    return [b["id"] for b in _blocks(record) if b.get("type") == "tool_use" and isinstance(b.get("id"), str)]
 
 
 def _remember(
@@ -202,8 +197,8 @@ def _remember(
         done += nodes[place].role == "assistant"
         ids[thread, place] = (builder.trajectory_id, done)
         for record in nodes[place].records:
-            agent = obj(record.get("toolUseResult")).get("agentId")
-            if isinstance(agent, str):
+            result = record.get("toolUseResult")
+            if isinstance(result, dict) and isinstance(agent := result.get("agentId"), str):
                 by_agent[agent] = (builder.trajectory_id, done - 1)
 
 
@@ -249,8 +244,9 @@ def _act(stream: Stream, records: list[Obj]) -> None:
     usage = next((u for m in reversed(messages) if (u := obj(m.get("usage")))), {})
     model = next((m["model"] for m in reversed(messages) if isinstance(m.get("model"), str)), None)
     occurred_at = take_time(records[-1], "timestamp") if records else None
+    told = {**_TOLD, "usage": (usage,), "model": (model,)}
+    said: list[Obj] = []
     for record, message in zip(records, messages, strict=True):
-        message = {k: v for k, v in message.items() if (k != "usage" or v != usage) and (k != "model" or v != model)}
         content = message.pop("content", None)
         rest: list[Any] = []
         for block in content if isinstance(content, list) else [content]:
@@ -264,17 +260,15 @@ def _act(stream: Stream, records: list[Obj]) -> None:
             else:
                 texts.append(take_text(left, "text") or "")
                 thoughts.append(take_text(left, "thinking") or "")
-            plain = isinstance(block, str | None) or left in ({}, {"type": "text"}, {"type": "thinking"})
-            rest += [] if plain and isinstance(block, str | dict | None) else [left or block]
-        message = {k: v for k, v in message.items() if v is not None and (k, v) not in _PLAIN}
-        record.pop("type")
-        left = {**record, **({"message": message} if message else {}), **({"content": rest} if rest else {})}
-        kept.append({k: v for k, v in left.items() if v is not None})
-    stop = next(
-        (m["stop_reason"] for k in reversed(kept) if isinstance((m := obj(k.get("message"))).get("stop_reason"), str)),
-        None,
-    )
-    call_id = next((m["id"] for k in kept if isinstance((m := obj(k.get("message"))).get("id"), str)), None)
+            if block is not None and not isinstance(block, str) and (not isinstance(block, dict) or left not in _EMPTY):
+                rest.append(left or block)
+        message = {k: v for k, v in message.items() if v is not None and v not in told.get(k, ())}
+        said.append(message)
+        del record["type"]
+        left = {k: v for k, v in record.items() if v is not None}
+        kept.append(left | ({"message": message} if message else {}) | ({"content": rest} if rest else {}))
+    stop = next((m["stop_reason"] for m in reversed(said) if isinstance(m.get("stop_reason"), str)), None)
+    call_id = next((m["id"] for m in said if isinstance(m.get("id"), str)), None)
     extra: Obj = {"records": kept}
     stream.act(
         "".join(texts) or None,
@@ -287,7 +281,9 @@ def _act(stream: Stream, records: list[Obj]) -> None:
     )
 
 
-_PLAIN = (("type", "message"), ("role", "assistant"), ("role", "user"))
+_TOLD: dict[str, tuple[Any, ...]] = {"type": ("message",), "role": _MESSAGES}
+"""What a message says that its record says too."""
+_EMPTY: tuple[Obj, ...] = ({}, {"type": "text"}, {"type": "thinking"})
 
 
 def take_anthropic_usage(counts: Obj) -> Obj:
@@ -311,8 +307,10 @@ def _hear(stream: Stream, record: Obj) -> None:
     occurred_at = take_time(record, "timestamp")
     content = message.pop("content", None)
     record.pop("type")
-    left = {k: v for k, v in message.items() if (k, v) not in _PLAIN}
-    extra = {k: v for k, v in {**record, **({"message": left} if left else {})}.items() if v is not None}
+    left = {k: v for k, v in message.items() if v not in _TOLD.get(k, ())}
+    extra = {k: v for k, v in record.items() if v is not None}
+    if left:
+        extra["message"] = left
     blocks = content if isinstance(content, list) else [content]
     said = [b for b in blocks if not (isinstance(b, dict) and b.get("type") == "tool_result")]
     for block in blocks:
@@ -321,7 +319,7 @@ def _hear(stream: Stream, record: Obj) -> None:
             call = take_text(result, "tool_use_id")
             text, parts = _text(result.pop("content", None))
             result.pop("type")
-            more = {**result, **({"content": parts} if parts else {}), **extra}
+            more = result | ({"content": parts} if parts else {}) | extra
             stream.answer(call, {"rendered": text}, more, occurred_at=occurred_at)
             extra = {}
     if said:

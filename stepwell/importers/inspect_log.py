@@ -125,6 +125,8 @@ def _log(header: Obj, samples: Iterator[Any], source: SourceFile) -> Iterator[Im
         elif isinstance(sample, dict) and "id" in sample:
             try:
                 yield _sample(dict(header), whole(sample), source, first=place == 0)
+            except BadInput as error:
+                yield Rejected(error.reason, f"sample {place}: {error.detail}")
             except (RecursionError, orjson.JSONEncodeError) as error:
                 yield Rejected("too_deep", f"sample {place}: {error}; samples are nested at most {DEEPEST} deep.")
         else:

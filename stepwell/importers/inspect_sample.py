@@ -10,12 +10,16 @@ from typing import Any
 
 import orjson
 
+from stepwell.errors import BadInput
 from stepwell.importers.base import Builder
 from stepwell.importers.dialogue import Dialogue, first_message
+from stepwell.importers.files import LARGEST
 from stepwell.importers.messages import Obj, obj, take_content, take_float, take_int, take_obj, take_text, take_time
 from stepwell.importers.sealed import Seal
 from stepwell.importers.streams import function_call
 
+_POINTER = 8
+"""Bytes of an item that is in a list once more."""
 _REFERENCES = ("attachment://", "tc://")
 _PROMPT_KEYS = ("messages", "contents", "input", "inputs", "system", "tools")
 _LETTERS: dict[str, tuple[bool | None, float]] = {
@@ -25,23 +29,26 @@ _LETTERS: dict[str, tuple[bool | None, float]] = {
 
 
 def whole(sample: Obj) -> Obj:
-    """A sample with its attachments in place, the events of the old `transcript`, and pooled messages in each call."""
-    sample = dict(sample)
+    """A sample with its attachments in place, the events of the old `transcript`, and pooled messages in each call.
+
+    Raises BadInput for one that names them so often that it would be more than LARGEST bytes.
+    """
+    sample, room = dict(sample), _Room()
     old = take_obj(sample, "transcript")
     attachments = take_obj(sample, "attachments") or obj(old.get("content"))
     sample.setdefault("events", old.get("events"))
     if isinstance(sample["events"], list):
         sample["events"] = [_asked_once(e) for e in sample["events"]]
     if attachments:
-        sample = {k: _resolved(v, attachments) for k, v in sample.items()}
+        sample = {k: _resolved(v, attachments, room) for k, v in sample.items()}
     pools = take_obj(sample, "events_data")
     pool = pools.pop("messages") if isinstance(pools.get("messages"), list) else None
     if any(pools.values()):
         sample["pools"] = pools
     if pool is not None:
-        sample["events"] = [_unpooled(e, pool) for e in _list(sample.get("events"))]
+        sample["events"] = [_unpooled(e, pool, room) for e in _list(sample.get("events"))]
         if "message_refs" in sample:
-            sample["messages"] = expand(sample.pop("message_refs"), pool)
+            sample["messages"] = _expanded(sample.pop("message_refs"), pool, room)
     return sample
 
 
@@ -54,27 +61,45 @@ def _asked_once(event: Any) -> Any:
     return {**event, "call": {**obj(call), "request": {k: v for k, v in request.items() if k not in _PROMPT_KEYS}}}
 
 
-def _resolved(value: Any, attachments: Obj) -> Any:
+class _Room:
+    """How many bytes a sample may still gain by what it refers to."""
+
+    def __init__(self) -> None:
+        self.left = LARGEST
+
+    def take(self, n: int) -> None:
+        """Raise BadInput where these are too many."""
+        self.left -= n
+        if self.left < 0:
+            raise BadInput("too_large", f"a sample of more than {LARGEST} bytes with all that it refers to; split it.")
+
+
+def _resolved(value: Any, attachments: Obj, room: _Room) -> Any:
     if isinstance(value, str):
-        return attachments.get(value.partition("://")[2], value) if value.startswith(_REFERENCES) else value
+        found = attachments.get(value.partition("://")[2], value) if value.startswith(_REFERENCES) else value
+        if found is not value:
+            room.take(len(found) if isinstance(found, str) else 0)
+        return found
     if isinstance(value, dict):
-        return {k: _resolved(v, attachments) for k, v in value.items()}
-    return [_resolved(v, attachments) for v in value] if isinstance(value, list) else value
+        return {k: _resolved(v, attachments, room) for k, v in value.items()}
+    return [_resolved(v, attachments, room) for v in value] if isinstance(value, list) else value
 
 
-def _unpooled(event: Any, pool: list[Any]) -> Any:
+def _unpooled(event: Any, pool: list[Any], room: _Room) -> Any:
     if not isinstance(event, dict) or not event.get("input_refs"):
         return event
     left = {k: v for k, v in event.items() if k != "input_refs"}
-    return {**left, "input": expand(event["input_refs"], pool)}
+    return {**left, "input": _expanded(event["input_refs"], pool, room)}
 
 
-def expand(ranges: Any, pool: list[Any]) -> list[Any]:
+def _expanded(ranges: Any, pool: list[Any], room: _Room) -> list[Any]:
     """Ranges [from, to) of a pool -> its items; what is no range is none."""
     items: list[Any] = []
     for pair in _list(ranges):
         if isinstance(pair, list) and len(pair) == 2 and all(isinstance(i, int) and i >= 0 for i in pair):
-            items += pool[pair[0] : pair[1]]
+            part = pool[pair[0] : pair[1]]
+            room.take(_POINTER * len(part))
+            items += part
     return items
 
 

@@ -227,8 +227,9 @@ def _message(stream: Stream, actions: dict[str, Event], event: Obj, model: str |
     usage = {"call_id": take_text(event, "llm_response_id")}
     message |= {} if role == "assistant" else {"role": role}
     extra = {**_kept(event), **({"llm_message": _kept(message)} if _kept(message) else {})}
-    more = {"reasoning": reasoning, "policy": model, "occurred_at": occurred_at}
-    action = stream.act(text, [], usage=usage, extra=extra, **more)
+    action = stream.act(
+        text, [], usage=usage, extra=extra, reasoning=reasoning, policy=model, occurred_at=occurred_at
+    )  # fmt: skip
     _remember(stream, actions, event, action, critic)
 
 

@@ -83,16 +83,26 @@ class Stream:
         self.builder.instruction(self._told, role, text, role == "assistant", extra, **envelope)
         self._told += 1
 
-    def act(self, text: str | None, calls: list[Any], *, usage: Obj, extra: Obj, **more: Any) -> Event:
-        """The next action: what was said, and calls in chat shape.
-
-        `more`: the columns thought, reasoning, command and parse_error (`command` follows from the calls), and the envelope.
-        """
-        payload = {k: more.pop(k, None) for k in ("thought", "reasoning", "command", "parse_error")}
-        payload["text"] = text
-        if payload["command"] is None and payload["parse_error"] is None:
-            payload["command"] = command_of(calls)
-        policy = more.pop("policy", None)
+    def act(
+        self,
+        text: str | None,
+        calls: list[Any],
+        *,
+        usage: Obj,
+        extra: Obj,
+        thought: str | None = None,
+        reasoning: str | None = None,
+        command: str | None = None,
+        parse_error: str | None = None,
+        policy: str | None = None,
+        **more: Any,
+    ) -> Event:
+        """The next action: what was said, and calls in chat shape; `command` follows from the calls unless it is given."""
+        if command is None and parse_error is None:
+            command = command_of(calls)
+        payload = {
+            "text": text, "thought": thought, "reasoning": reasoning, "command": command, "parse_error": parse_error
+        }  # fmt: skip
         self.last = self.builder.action(payload, calls=calls, usage=usage, policy=policy, extra=extra, **more)
         for call in calls:
             if isinstance(call, dict) and isinstance(call.get("id"), str):
