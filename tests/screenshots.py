@@ -1,4 +1,4 @@
-"""The docs' screenshots: the trajectory page in light and dark, a comparison, the docs' home, and the asset graph in Dagster.
+"""The docs' screenshots: trajectory pages (light, dark, two), a comparison, the docs' home, and the asset graph in Dagster.
 
 python -m tests.screenshots            (all, into docs/screenshots; those of Dagster and of the comparison need a lake)
 python -m tests.screenshots --lake LAKE graph compare home      (LAKE: what `make demo` made; it is copied first)
@@ -47,6 +47,11 @@ SELECT trajectory_id FROM trajectories t ORDER BY resolved, (SELECT count(DISTIN
 WHERE v.trajectory_id = t.trajectory_id AND v.policy = 'rules@1' AND label = 'mistake') DESC, trajectory_id LIMIT 1
 """
 """The unresolved rollout with most mistakes: there is something to see on it."""
+OTHER = """
+SELECT trajectory_id FROM trajectories WHERE trajectory_id != $one
+AND task_id = (SELECT task_id FROM trajectories WHERE trajectory_id = $one) ORDER BY resolved DESC, trajectory_id LIMIT 1
+"""
+"""Another attempt at its task, one that resolved it where there is one."""
 
 
 def filled(lake: Lake) -> str:
@@ -62,8 +67,9 @@ def filled(lake: Lake) -> str:
 
 
 def trajectories(browser: Browser, scratch: Path) -> None:
-    """The page of a rollout, light and dark."""
-    made = page(document(lake := Lake(scratch / "lake"), [filled(lake)]))
+    """The page of a rollout, light and dark, and beside another attempt at its task."""
+    shown = filled(lake := Lake(scratch / "lake"))
+    made = page(document(lake, [shown]))
     (scratch / "a.html").write_text(made.html, encoding="utf-8")
     for theme in ("light", "dark"):
         browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
@@ -72,6 +78,11 @@ def trajectories(browser: Browser, scratch: Path) -> None:
         browser.value("document.querySelector('.training details').open = true")
         shoot(browser, f"trajectory-{theme}")
     browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
+    other = str(run(connect(lake), OTHER, {"one": shown}).column(0)[0].as_py())
+    (scratch / "two.html").write_text(page(document(lake, [shown, other])).html, encoding="utf-8")
+    browser.open(scratch / "two.html")
+    browser.until("document.querySelectorAll('article').length > 1")
+    shoot(browser, "trajectories-two")
 
 
 def home(browser: Browser, scratch: Path) -> None:

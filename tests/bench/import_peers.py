@@ -4,10 +4,14 @@
 
 ATIF goes to Stepwell, inspect_scout and bare DuckDB, Claude Code sessions go to Stepwell and atif-sql. Every tool runs twice as
 a process of its own, start-up and child processes counted; Stepwell's import includes validation, redaction and the Delta
-commit. The peers need Python 3.12 or later and each its own environment, below the folder $STEPWELL_PEERS:
+commit. The peers need Python 3.12 or later and each its own environment, below the folder $STEPWELL_PEERS; with one for
+Stepwell all have what they need and no more (a development environment has pandas, which pyarrow loads when it is there):
 
     python3.13 -m venv PEERS/atif && PEERS/atif/bin/pip install atif-sql==0.4.0
     python3.13 -m venv PEERS/scout && PEERS/scout/bin/pip install inspect-scout==0.6.1 harbor
+    python3.13 -m venv PEERS/stepwell && PEERS/stepwell/bin/pip install .
+
+atif-sql starts a process for each worker, so it is run with two, its usual call, and with one.
 """
 
 from __future__ import annotations
@@ -151,15 +155,18 @@ def main() -> None:
 def commands(root: Path, store: Path, peers: Path) -> list[tuple[str, str, list[str]]]:
     """Name, program and arguments of every tool, one after the other so that load hits all alike."""
     own, session = [str(root / "atif")], [str(root / "claude")]
-    quiet = ["--quiesce-seconds", "0", "--no-lake", "--workers", "1"]
+    python = peers / "stepwell/bin/python"
+    ours = str(python) if python.exists() else sys.executable
+    quiet = ["--quiesce-seconds", "0", "--no-lake", "--workers"]
     return [
         ("DuckDB, ATIF", sys.executable, ["-c", DUCKDB, f"{store}.parquet", *own]),
-        ("Stepwell, ATIF", sys.executable, ["-c", IMPORT, str(store / "atif"), *own]),
+        ("Stepwell, ATIF", ours, ["-c", IMPORT, str(store / "atif"), *own]),
         ("inspect_scout, ATIF", str(peers / "scout/bin/scout"),
          ["import", "atif", "-P", f"path={own[0]}", "-T", str(store / "scout"), "--display", "none"]),
-        ("Stepwell, Claude Code", sys.executable, ["-c", IMPORT, str(store / "claude"), *session]),
-        ("atif-sql, Claude Code", str(peers / "atif/bin/atif-sql"),
-         ["materialize", "--source-root", *session, "--corpus-root", str(store / "corpus"), *quiet]),
+        ("Stepwell, Claude Code", ours, ["-c", IMPORT, str(store / "claude"), *session]),
+        *((f"atif-sql x {n}, Claude Code", str(peers / "atif/bin/atif-sql"),
+           ["materialize", "--source-root", *session, "--corpus-root", str(store / f"corpus-{n}"), *quiet, n])
+          for n in ("1", "2")),
     ]  # fmt: skip
 
 
