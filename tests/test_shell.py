@@ -181,6 +181,21 @@ def test_no_control_sequence_reaches_a_terminal(asked: Lake, program: Typer, she
     assert "\x1b[2J" not in shown + out.out + out.err
 
 
+@pytest.mark.parametrize("shape", ["csv", "markdown", "json"])
+def test_an_answer_that_could_steer_a_terminal_is_itself_in_a_pipe_only(asked: Lake, shape: str) -> None:
+    statement = "SELECT chr(155) || '2J' || chr(8238) AS x"
+    program = "from stepwell.cli import main; main()"
+    command = [sys.executable, "-c", program, "sql", statement, "--format", shape, "--lake", asked.uri]
+    assert "\x9b2J\u202e" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    reading, writing = os.openpty()
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.DEVNULL, check=True)
+    os.close(writing)
+    shown = os.read(reading, 1 << 16).decode()
+    os.close(reading)
+    assert done.returncode == 0
+    assert "⟨U+009B⟩2J⟨U+202E⟩" in shown
+
+
 def test_status_counts_rows_and_the_lag_of_the_folds(asked: Lake, lake: Lake) -> None:
     rows = {r["table"]: r for r in tables(asked)}
     assert rows["trajectories"]["rows"] == 5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from enum import StrEnum
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from stepwell.cli.common import console, emit, output
+from stepwell.cli.common import console, emit, output, put
 from stepwell.display import terminal
 from stepwell.errors import UsageError
 from stepwell.sheets import cell
@@ -56,7 +55,7 @@ def show(answer: pa.Table, shape: Format, to: Path | None = None) -> None:
         if len(answer) > _SHOWN:
             console.print(f"{_SHOWN} of {len(answer)} rows shown; --format csv gives all.", highlight=False)
     else:
-        sys.stdout.write(_text(answer, shape))
+        put(_text(answer, shape))
 
 
 def _write(answer: pa.Table, shape: Format, to: Path) -> None:

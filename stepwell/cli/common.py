@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from stepwell.display import plain
 from stepwell.errors import StepwellError
 from stepwell.lake import Lake
 
@@ -35,7 +36,12 @@ def open_lake(uri: str) -> Lake:
 
 def emit(document: Any) -> None:
     """Print one JSON document on standard output."""
-    print(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
+    put(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
+
+
+def put(text: str) -> None:
+    """Write text to standard output: as it is to a file or program, without what could steer it to a terminal."""
+    sys.stdout.write(plain(text) if sys.stdout.isatty() else text)
 
 
 def progress_bar() -> Progress:
