@@ -6,8 +6,10 @@ what they say of which trajectory (`outcome`).
 
 from __future__ import annotations
 
+import hashlib
 import re
 import stat
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +58,32 @@ def is_ids(value: Any) -> bool:
     return isinstance(value, list) and set(map(type, value)) <= {str}
 
 
-def read_companion(path: Path) -> tuple[str, Any]:
-    """Kind and parsed content of a possible companion file; an empty kind when it is none."""
+Digests = dict[Path, tuple[tuple[int, int], bytes]]
+"""Of files that were read: size and time of the last change, and the sha256 of what they held."""
+
+
+def read_companion(path: Path, digests: Digests | None = None) -> tuple[str, Any]:
+    """Kind and parsed content of a possible companion file; an empty kind when it is none.
+
+    Of a file that was read to know this, its hash is noted in `digests`.
+    """
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode) or about.st_size > _MOST:
             return "", None
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            if path.suffix == ".jsonl":  # all its lines are predictions, or none counts: mostly the first one tells
+                lines = (line for line in file if line.strip())
+                first = next(lines, b"")
+                told = bool(_MARKS.search(first)) and all(
+                    classify(orjson.loads(row)) == PREDICTIONS for row in chain([first], lines)
+                )
+                return (PREDICTIONS if told else ""), None
+            data = file.read()
+        if digests is not None:
+            digests[path] = (about.st_size, about.st_mtime_ns), hashlib.sha256(data).digest()
         if not _MARKS.search(data):
             return "", None
-        if path.suffix == ".jsonl":
-            rows = [orjson.loads(line) for line in data.splitlines() if line.strip()]
-            return (PREDICTIONS if rows and all(classify(r) == PREDICTIONS for r in rows) else ""), None
         document = orjson.loads(data)
     except (OSError, orjson.JSONDecodeError):
         return "", None

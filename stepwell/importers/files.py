@@ -65,6 +65,7 @@ class File:
         if not stat.S_ISREG(self._about.st_mode):
             raise BadInput("unreadable", "not a regular file; give files and folders of files.")
         self.size = self._about.st_size
+        self.state = (self.size, self._about.st_mtime_ns)
 
     @cached_property
     def _data(self) -> bytes:
@@ -89,7 +90,7 @@ class File:
     def unchanged(self) -> None:
         """Raise BadInput when the file is no longer what it was when it was opened; a small one was read in one piece."""
         now = _stat(self.path) if self.size > _SMALL else self._about
-        if (now.st_size, now.st_mtime_ns) != (self.size, self._about.st_mtime_ns):
+        if (now.st_size, now.st_mtime_ns) != self.state:
             raise BadInput("unreadable", "it changed while it was read; import it again.")
 
 

@@ -27,7 +27,8 @@ import orjson
 
 from stepwell.event import Event
 from stepwell.ids import storable
-from stepwell.importers.companions import AGGREGATE, INSTANCE, TRIAL, ids_of, is_ids, read_companion
+from stepwell.importers.companions import AGGREGATE, INSTANCE, TRIAL, Digests, ids_of, is_ids, read_companion
+from stepwell.importers.files import File
 
 Obj = dict[str, Any]
 _UP, _DOWN = 3, 6
@@ -68,6 +69,7 @@ class OutcomeIndex:
     _claims: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     _trials: dict[Path, Path] = field(default_factory=dict)
     _named: set[str] = field(default_factory=set)
+    _digests: Digests = field(default_factory=dict)
 
     @classmethod
     def build(cls, root: Path, files: Iterable[Path]) -> OutcomeIndex:
@@ -77,7 +79,7 @@ class OutcomeIndex:
             if path.name.endswith((".traj", ".traj.json")):
                 trajectories.append(path)
             elif path.suffix in (".json", ".jsonl"):
-                kind, document = read_companion(path)
+                kind, document = read_companion(path, index._digests)
                 if kind:
                     index._add(path, kind, document)
                 else:
@@ -107,6 +109,11 @@ class OutcomeIndex:
                 if folder == self.root or not _usual(folder, None):
                     break
                 folder = folder.parent
+
+    def sha256(self, file: File) -> str:
+        """The hash of a file's bytes; one that was read for this index, and is as it was, is not read again."""
+        state, digest = self._digests.get(file.path, (None, b""))
+        return digest.hex() if state == file.state else file.sha256()
 
     def has_reports(self) -> bool:
         """Whether any report was found at all."""

@@ -199,7 +199,7 @@ class _Run:
             self._records(path, file, opened, Taken("", str(path), opened.told.format, file.size, growing=True))
             self.report.imported += 1
             return
-        companion, plain = self.index.companions.get(path), file.sha256()
+        companion, plain = self.index.companions.get(path), self.index.sha256(file)
         if companion is not None:
             self.report.outcome += 1
             self.ledger.companion(plain, str(path), companion, self.corpus, file.size)
