@@ -9,9 +9,11 @@ CREATE MACRO share(k, n) AS round(k / nullif(n, 0), 4);
 CREATE MACRO third(step, n_steps) AS
   CASE WHEN 3 * step < n_steps THEN '1 first third' WHEN 3 * step < 2 * n_steps THEN '2 middle' ELSE '3 last third' END;
 -- tool(command): what a command runs first: its first word without assignments, a leading cd and folders.
-CREATE MACRO tool(command) AS
-  nullif(regexp_extract(
-    regexp_replace(command, '^\s*(cd\s+[^;&|]*(&&|;)\s*)?((\w+=\S*|sudo|time|env)\s+)*', ''), '^(?:\S*/)?([\w.+\[-]+)', 1), '');
+CREATE MACRO tool(command) AS CASE
+  WHEN regexp_extract(command, '^[\w.+\[-]+(?: |$)') NOT IN ('', 'cd ', 'sudo ', 'time ', 'env ') -- nothing to take off
+  THEN rtrim(regexp_extract(command, '^[\w.+\[-]+(?: |$)'))
+  ELSE nullif(regexp_extract(
+    regexp_replace(command, '^\s*(cd\s+[^;&|]*(&&|;)\s*)?((\w+=\S*|sudo|time|env)\s+)*', ''), '^(?:\S*/)?([\w.+\[-]+)', 1), '') END;
 -- submits(command): whether a command hands the work in.
 CREATE MACRO submits(command) AS
   regexp_matches(coalesce(command, ''), '^submit\b|SUBMIT_FINAL_OUTPUT|MINI_SWE_AGENT_FINAL_OUTPUT');

@@ -12,13 +12,13 @@ before AS (
     CASE WHEN exit_code IS NULL THEN 'not known' WHEN exit_code = 0 THEN 'ok' ELSE 'failed' END AS ended
   FROM steps
 ),
-rates AS (SELECT critic, avg(mistake::INT) AS rate FROM labels GROUP BY critic)
-SELECT l.critic, coalesce(b.ran, '(first step)') AS before, b.ended, count(*) AS steps, count(*) FILTER (l.mistake) AS mistakes,
-  share(count(*) FILTER (l.mistake), count(*)) AS rate,
-  round(wilson_low(count(*) FILTER (l.mistake), count(*)), 4) AS low,
-  round(wilson_high(count(*) FILTER (l.mistake), count(*)), 4) AS high,
-  round(avg(l.mistake::INT) / nullif(any_value(r.rate), 0), 3) AS lift
-FROM labels l JOIN rates r ON r.critic IS NOT DISTINCT FROM l.critic
-LEFT JOIN before b ON b.trajectory_id = l.trajectory_id AND b.step = l.step
-GROUP BY l.critic, b.ran, b.ended
-ORDER BY l.critic, steps DESC, before, b.ended NULLS FIRST;
+counted AS (
+  SELECT l.critic, coalesce(b.ran, '(first step)') AS before, b.ended, count(*) AS steps, count(*) FILTER (l.mistake) AS mistakes
+  FROM labels l LEFT JOIN before b ON b.trajectory_id = l.trajectory_id AND b.step = l.step
+  GROUP BY l.critic, b.ran, b.ended
+)
+SELECT *, share(mistakes, steps) AS rate, round(wilson_low(mistakes, steps), 4) AS low, round(wilson_high(mistakes, steps), 4) AS high,
+  round(mistakes / steps / nullif(sum(mistakes) OVER of_critic / sum(steps) OVER of_critic, 0), 3) AS lift
+FROM counted
+WINDOW of_critic AS (PARTITION BY critic)
+ORDER BY critic, steps DESC, before, ended NULLS FIRST;

@@ -7,11 +7,15 @@ WITH last AS (
   WHERE scope = 'step'
   GROUP BY policy, trajectory_id, step
   HAVING label IS NOT NULL
+),
+per_trajectory AS (
+  SELECT a.critic AS critic_a, b.critic AS critic_b, a.label AS label_a, b.label AS label_b, a.trajectory_id, count(*) AS steps
+  FROM last a JOIN last b USING (trajectory_id, step)
+  WHERE a.critic < b.critic
+  GROUP BY ALL
 )
-SELECT a.critic AS critic_a, b.critic AS critic_b, a.label AS label_a, b.label AS label_b, count(*) AS steps,
-  share(count(*), sum(count(*)) OVER (PARTITION BY a.critic, b.critic)) AS share,
-  count(DISTINCT a.trajectory_id) AS trajectories
-FROM last a JOIN last b USING (trajectory_id, step)
-WHERE a.critic < b.critic
-GROUP BY a.critic, b.critic, a.label, b.label
+SELECT critic_a, critic_b, label_a, label_b, sum(steps)::BIGINT AS steps,
+  share(sum(steps), sum(sum(steps)) OVER (PARTITION BY critic_a, critic_b)) AS share, count(*) AS trajectories
+FROM per_trajectory
+GROUP BY critic_a, critic_b, label_a, label_b
 ORDER BY critic_a, critic_b, steps DESC, label_a, label_b;

@@ -1,16 +1,14 @@
 -- How often do reruns of one grading, or samples of one critique, contradict each other?
 -- Only what was run at least twice counts. Pairwise is the chance that two runs of the same thing differ; what cannot be
 -- read is an answer of its own.
-WITH sampled AS (
-  SELECT row_number() OVER () AS thing, policy, trajectory_id, scope, step, window_from, window_to, caused_by
-  FROM verdicts GROUP BY ALL HAVING count(*) > 1
+WITH repeated AS ( -- few things are sampled twice: by a hash they are found without looking at all in full
+  SELECT hash(policy, trajectory_id, scope, step, window_from, window_to, caused_by) AS h FROM verdicts GROUP BY h HAVING count(*) > 1
 ),
 samples AS (
-  SELECT s.thing, v.policy, v.parse_status = 'unparseable' AS unread, v.label, v.severity, v.judgment
-  FROM verdicts v JOIN sampled s ON v.policy IS NOT DISTINCT FROM s.policy AND v.trajectory_id = s.trajectory_id
-    AND v.scope IS NOT DISTINCT FROM s.scope AND v.step IS NOT DISTINCT FROM s.step
-    AND v.window_from IS NOT DISTINCT FROM s.window_from AND v.window_to IS NOT DISTINCT FROM s.window_to
-    AND v.caused_by IS NOT DISTINCT FROM s.caused_by
+  SELECT policy, (trajectory_id, scope, step, window_from, window_to, caused_by)::VARCHAR AS thing,
+    parse_status = 'unparseable' AS unread, label, severity, judgment
+  FROM verdicts
+  WHERE hash(policy, trajectory_id, scope, step, window_from, window_to, caused_by) IN (FROM repeated)
 ),
 graded AS (
   SELECT coalesce(grader, policy) AS who, (trajectory_id, subject)::VARCHAR AS thing, resolved FROM outcomes WHERE resolved IS NOT NULL
@@ -18,7 +16,7 @@ graded AS (
 answers AS (
   SELECT 'outcome' AS what, who, thing, resolved::VARCHAR AS answer FROM graded
   UNION ALL
-  SELECT unnest(['label', 'severity', 'judgment']), policy, thing::VARCHAR,
+  SELECT unnest(['label', 'severity', 'judgment']), policy, thing,
     CASE WHEN unread THEN 'unparseable' ELSE unnest([label, severity::VARCHAR, judgment::VARCHAR]) END
   FROM samples
 ),

@@ -1,7 +1,12 @@
 -- Which share of steps does each mask rule, and each dataset, leave out of the loss?
-SELECT 'rule' AS made_by, mask_rule AS name, corpus, count(DISTINCT trajectory_id) AS trajectories, count(*) AS steps,
-  count(*) FILTER (weight = 0) AS masked, round(count(*) FILTER (weight = 0) / count(*), 4) AS share
-FROM masks
+WITH decided AS (
+  SELECT mask_rule, corpus, trajectory_id, count(*) AS steps, count(*) FILTER (weight = 0) AS masked
+  FROM masks
+  GROUP BY mask_rule, corpus, trajectory_id
+)
+SELECT 'rule' AS made_by, mask_rule AS name, corpus, count(*) AS trajectories, sum(steps)::BIGINT AS steps,
+  sum(masked)::BIGINT AS masked, round(sum(masked) / sum(steps), 4) AS share
+FROM decided
 GROUP BY mask_rule, corpus
 UNION ALL
 SELECT 'dataset', recipe, corpus, count(DISTINCT trajectory_id), sum(len(steps))::BIGINT,

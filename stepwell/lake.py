@@ -40,9 +40,7 @@ _PROPERTIES = {
     "delta.checkpointInterval": "10",
 }
 _DYING = 3.0  # seconds: what a killed process had started holds its locks a moment longer
-_WRITER = WriterProperties(
-    compression="ZSTD", max_row_group_size=65536
-)  # so that a query reads a file with several threads
+_WRITER = WriterProperties(compression="ZSTD", max_row_group_size=1 << 16)  # a query reads groups in parallel
 _GROUPED = WriterProperties(compression="ZSTD", max_row_group_size=2048)
 _BOUNDS = "delta.dataSkippingStatsColumns"
 _BOUNDED = ("event_id", "trajectory_id", "step", "kind", "actor", "recorded_at")

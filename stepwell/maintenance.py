@@ -28,10 +28,13 @@ FEW, MANY = 16, 256
 """A partition is due when it has FEW small files that are a twentieth of its bytes, or MANY: it is rewritten as a whole."""
 RETENTION_HOURS = 7 * 24
 _FOLDED = ("trajectories", "steps")
-_ROWS = 16384
+_ROWS = 32768
 """Rows of a row group of `events`: what is read at least to find one trajectory; every group costs any query some time."""
 _NAMES = ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, 0.01, 64))
 """Of columns with few values: a query for one of them passes over the row groups without it."""
+_UNIQUE = ("event_id", "caused_by")
+_PLAIN = ColumnProperties(dictionary_enabled=False)
+"""Of columns where a dictionary holds every value once: a query would build it for nothing."""
 _MOST_MEMORY = 2 << 30
 _TRIES = 5
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*parquet")
@@ -126,8 +129,12 @@ def _compact(lake: Lake, name: str, due: Due) -> None:
     for _ in range(_TRIES):
         try:
             if name == "events":
-                filters = dict.fromkeys(("kind", "policy"), _NAMES)
-                properties = WriterProperties(compression="ZSTD", max_row_group_size=_ROWS, column_properties=filters)
+                properties = WriterProperties(
+                    compression="ZSTD",
+                    max_row_group_size=_ROWS,
+                    data_page_row_count_limit=_ROWS,
+                    column_properties=dict.fromkeys(("kind", "policy"), _NAMES) | dict.fromkeys(_UNIQUE, _PLAIN),
+                )
                 optimizer = _opened(lake, name).optimize
                 optimizer.z_order(
                     ["trajectory_id"], where, TARGET, max_spill_size=_MOST_MEMORY, writer_properties=properties

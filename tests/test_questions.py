@@ -193,6 +193,25 @@ def test_no_question_about_verdicts_reads_what_is_poisoned(
         golden(name, query.run(poisoned, query.question(name)).to_pylist())
 
 
+COMMANDS = [
+    "ls", "ls -la", "  ls", "ls\n", "ls\npwd", "ls\t-la", "[ -f a ]", "./run.sh x", "/usr/bin/sed -i", "a/b c", "X=1 ls",
+    "X=1", "cd", "cd ", "cd /x", "cd /x && ls", "cd /x; X=1 time sudo ls", "cd\t/x && ls", "cdx y", "sudo", "sudo ", "time",
+    "sudo git log", "env A=b python -m t", "environment x", "", " ", None, "(ls)", "é x", "x'y z", "g++ -o a", "a=b/c d",
+    "python3.11 -V", "-x", "ls&&pwd", "ls; pwd", "ls | wc", "sudo\nls", "env ", "time ./x", "git",
+]  # fmt: skip
+
+
+def test_the_short_way_to_a_tool_gives_what_the_long_way_gives(connection: duckdb.DuckDBPyConnection) -> None:
+    long = r"""nullif(regexp_extract(regexp_replace(c, '^\s*(cd\s+[^;&|]*(&&|;)\s*)?((\w+=\S*|sudo|time|env)\s+)*', ''),
+        '^(?:\S*/)?([\w.+\[-]+)', 1), '')"""
+    told = query.run(
+        connection, f"SELECT c, tool(c) AS short, {long} AS long FROM (SELECT unnest($c) AS c)", {"c": COMMANDS}
+    )
+    assert len(told) == len(COMMANDS)
+    assert [r for r in told.to_pylist() if r["short"] != r["long"]] == []
+    assert {r["c"]: r["short"] for r in told.to_pylist()}["cd /x; X=1 time sudo ls"] == "ls"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_question_says_what_it_asks_and_orders_its_answer(name: str) -> None:
     text = (files("sql") / f"{name}.sql").read_text()
