@@ -1,16 +1,21 @@
 -- Where do two critics label the same step differently, and how often?
--- The label a critic gave a step last; each pair of critics once, the one first in the alphabet on the left.
-WITH last AS (
-  SELECT policy AS critic, trajectory_id, step,
-    arg_min(coalesce(label, CASE WHEN parse_status = 'unparseable' THEN parse_status END), (-epoch_us(recorded_at), event_id)) AS label
+-- The label a critic gave a step last, of several in one commit the graver; each pair once, the one first in the alphabet on the left.
+WITH labelled AS (
+  SELECT policy AS critic, hash(trajectory_id) AS trajectory, step, recorded_at, -- a hash is joined and grouped sooner than a name
+    coalesce(label, CASE WHEN parse_status = 'unparseable' THEN parse_status END) AS label
   FROM verdicts
   WHERE scope = 'step'
-  GROUP BY policy, trajectory_id, step
+),
+last AS (
+  SELECT critic, trajectory, step,
+    arg_max(label, 8 * epoch_us(recorded_at) + list_position(['good', 'recover', 'unnecessary', 'mistake', 'unparseable'], label)) AS label
+  FROM labelled
+  GROUP BY critic, trajectory, step
   HAVING label IS NOT NULL
 ),
 per_trajectory AS (
-  SELECT a.critic AS critic_a, b.critic AS critic_b, a.label AS label_a, b.label AS label_b, a.trajectory_id, count(*) AS steps
-  FROM last a JOIN last b USING (trajectory_id, step)
+  SELECT a.critic AS critic_a, b.critic AS critic_b, a.label AS label_a, b.label AS label_b, trajectory, count(*) AS steps
+  FROM last a JOIN last b USING (trajectory, step)
   WHERE a.critic < b.critic
   GROUP BY ALL
 )

@@ -1,13 +1,14 @@
 -- Which kinds of mistake does each agent make with each model, as each critic sees them?
 -- A step counts once per category; the share is of the steps the critic judged, with its 95% Wilson interval.
 WITH judged AS (
-  SELECT t.agent, t.model, v.policy AS critic, v.trajectory_id, v.step, v.label, v.categories
+  SELECT t.agent, t.model, v.policy AS critic, hash(v.trajectory_id, v.step) AS place, -- tells steps apart sooner than their names
+    v.label, v.categories
   FROM verdicts v JOIN trajectories t USING (trajectory_id)
   WHERE v.scope = 'step'
 ),
-sizes AS (SELECT agent, model, critic, count(DISTINCT (trajectory_id, step)) AS n FROM judged GROUP BY ALL),
+sizes AS (SELECT agent, model, critic, count(DISTINCT place) AS n FROM judged GROUP BY ALL),
 found AS (
-  SELECT DISTINCT agent, model, critic, trajectory_id, step, unnest(coalesce(nullif(categories, []), ['(not said)'])) AS category
+  SELECT DISTINCT agent, model, critic, place, unnest(coalesce(nullif(categories, []), ['(not said)'])) AS category
   FROM judged
   WHERE label = 'mistake'
 )

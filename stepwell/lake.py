@@ -42,9 +42,12 @@ _PROPERTIES = {
 _DYING = 3.0  # seconds: what a killed process had started holds its locks a moment longer
 _WRITER = WriterProperties(compression="ZSTD", max_row_group_size=1 << 16)  # a query reads groups in parallel
 _GROUPED = WriterProperties(compression="ZSTD", max_row_group_size=2048)
-_BOUNDS = "delta.dataSkippingStatsColumns"
-_BOUNDED = ("event_id", "trajectory_id", "step", "kind", "actor", "recorded_at")
-"""Columns of `events` whose least and greatest value in each file its log has."""
+BOUNDS = "delta.dataSkippingStatsColumns"
+BOUNDED = ("event_id", "trajectory_id", "step", "kind", "actor", "recorded_at")
+"""Columns of `events` whose least and greatest value in each file its log has; to readers any other declared one is null."""
+BOUNDED_NAMES = ",".join(BOUNDED)
+COMPACTION = "stepwell-compaction"
+"""What the history of `events` has in the commits that changed no row."""
 _REPLACING = "stepwell-replace"
 _APPEND_ONLY = "delta.appendOnly"
 ERASED = "_erased.json"
@@ -127,10 +130,10 @@ class Lake:
         properties = dict(_PROPERTIES)
         if name == "events":
             properties[_APPEND_ONLY] = "true"
-            properties[_BOUNDS] = ",".join(_BOUNDED)
+            properties[BOUNDS] = BOUNDED_NAMES
         elif name.startswith("datasets/"):
             # `write_parts` gives statistics of no other column, and a reader takes undeclared gaps for columns of nulls.
-            properties[_BOUNDS] = "trajectory_id"
+            properties[BOUNDS] = "trajectory_id"
         return DeltaTable.create(
             self.path(name),
             schema=spec.schema,
@@ -209,7 +212,7 @@ class Lake:
         spec = self.spec(name)
         require_schema(spec, rows)
         if name == "events" and self.local and len(rows) and _as_declared(spec, handle):
-            made = write_partitions(self.store.fs, name, rows, spec.partition_by[0], _BOUNDED)
+            made = write_partitions(self.store.fs, name, rows, spec.partition_by[0], BOUNDED)
             by = list(spec.partition_by)
             handle.create_write_transaction(made, "append", handle.schema(), by, commit_properties=properties)
         else:
@@ -384,8 +387,8 @@ def _as_declared(spec: Table, handle: DeltaTable) -> bool:
     """Whether `events` has the declared columns and types, and bounds of no others in its log: others would read as nulls."""
     stored = pa.schema(handle.schema())
     types = dict(zip(stored.names, stored.types, strict=True))
-    bounded = handle.metadata().configuration.get(_BOUNDS)
-    return types == {f.name: f.type for f in spec.schema} and bounded == ",".join(_BOUNDED)
+    bounded = handle.metadata().configuration.get(BOUNDS)
+    return types == {f.name: f.type for f in spec.schema} and bounded == BOUNDED_NAMES
 
 
 def _as_stored(schema: pa.Schema, handle: DeltaTable) -> pa.Schema:

@@ -23,7 +23,7 @@ from schemas.upcast import upcast
 from stepwell.errors import LakeError
 from stepwell.event import Event, to_table
 from stepwell.holding import Holding
-from stepwell.lake import Lake
+from stepwell.lake import COMPACTION, Lake
 
 RANK = {name: kind.rank for name, kind in KINDS.items()}
 _ORDER = [
@@ -171,7 +171,8 @@ class EventLog:
             return []
         last = handle.version() if until is None else until
         history = handle.history(handle.version() - since)
-        return sorted(h["version"] for h in history if h["operation"] == "OPTIMIZE" and h["version"] <= last)
+        compactions = (h["version"] for h in history if COMPACTION in h or h["operation"] == "OPTIMIZE")
+        return sorted(version for version in compactions if version <= last)
 
     def _files(self, version: int | None) -> dict[str, Any]:
         handle = self.lake.table("events", version)

@@ -16,9 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as fs
-from deltalake import BloomFilterProperties, ColumnProperties, DeltaTable, WriterProperties
+from deltalake import DeltaTable, WriterProperties
 from deltalake.exceptions import CommitFailedError
 
+from stepwell.compaction import compact_events
 from stepwell.errors import LakeError
 from stepwell.lake import Lake
 
@@ -28,14 +29,6 @@ FEW, MANY = 16, 256
 """A partition is due when it has FEW small files that are a twentieth of its bytes, or MANY: it is rewritten as a whole."""
 RETENTION_HOURS = 7 * 24
 _FOLDED = ("trajectories", "steps")
-_ROWS = 32768
-"""Rows of a row group of `events`: what is read at least to find one trajectory; every group costs any query some time."""
-_NAMES = ColumnProperties(bloom_filter_properties=BloomFilterProperties(True, 0.01, 64))
-"""Of columns with few values: a query for one of them passes over the row groups without it."""
-_UNIQUE = ("event_id", "caused_by")
-_PLAIN = ColumnProperties(dictionary_enabled=False)
-"""Of columns where a dictionary holds every value once: a query would build it for nothing."""
-_MOST_MEMORY = 2 << 30
 _TRIES = 5
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*parquet")
 
@@ -129,16 +122,7 @@ def _compact(lake: Lake, name: str, due: Due) -> None:
     for _ in range(_TRIES):
         try:
             if name == "events":
-                properties = WriterProperties(
-                    compression="ZSTD",
-                    max_row_group_size=_ROWS,
-                    data_page_row_count_limit=_ROWS,
-                    column_properties=dict.fromkeys(("kind", "policy"), _NAMES) | dict.fromkeys(_UNIQUE, _PLAIN),
-                )
-                optimizer = _opened(lake, name).optimize
-                optimizer.z_order(
-                    ["trajectory_id"], where, TARGET, max_spill_size=_MOST_MEMORY, writer_properties=properties
-                )
+                compact_events(lake, due.partition["corpus"], TARGET)
                 return
             with lake.lock(name):
                 properties = WriterProperties(compression="ZSTD")

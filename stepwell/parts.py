@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -27,72 +28,78 @@ _GROUP = 16 << 20
 
 def write_parts(files: fs.FileSystem, folder: str, rows: pa.RecordBatchReader) -> list[AddAction]:
     """Write rows to new files below a folder, which nobody sees before they are committed; memory is that of a row group."""
-    made = []
-    groups = _groups(rows)
-    held = next(groups, None)
-    while held is not None:
-        name, n, low, high = _new_name(), 0, [], []
-        with files.open_output_stream(f"{folder}/{name}") as sink:
-            with pq.ParquetWriter(sink, rows.schema, compression="zstd") as writer:
-                while held is not None and sink.tell() < FILE:
-                    writer.write_table(held, row_group_size=len(held))
-                    n += len(held)
-                    bounds = pc.min_max(held.column("trajectory_id")).as_py()
-                    low.append(bounds["min"])
-                    high.append(bounds["max"])
-                    held = next(groups, None)
-            size = sink.tell()
-        made.append(_added(name, size, n, {"trajectory_id": (min(low), max(high), 0)}))
-    return made
+    return write_groups(files, folder, _groups(rows), ("trajectory_id",))
 
 
 def write_partitions(
     files: fs.FileSystem, folder: str, rows: pa.Table, by: str, bounded: Sequence[str]
 ) -> list[AddAction]:
     """Write rows to one new file a value of the text column `by`; the log will have the bounds of the columns `bounded`."""
-    values = pc.unique(rows.column(by)).to_pylist()
     made = []
-    for value in values:
-        here = rows if len(values) == 1 else rows.filter(pc.equal(rows.column(by), value))
-        part = f"{by}={quote(value, safe='')}"
-        files.create_dir(f"{folder}/{part}")
-        name = f"{part}/{_new_name()}"
-        with files.open_output_stream(f"{folder}/{name}") as sink:
-            pq.write_table(
-                here.drop_columns([by]), sink, compression="zstd", write_statistics=list(bounded), store_schema=False
-            )
-            size = sink.tell()
-        bounds = {column: _bounds(here.column(column)) for column in bounded}
-        made.append(_added(name, size, len(here), bounds, {by: value}))
+    for value in pc.unique(rows.column(by)).to_pylist():
+        here = rows.filter(pc.equal(rows.column(by), value)).drop_columns([by])
+        options: dict[str, Any] = {"write_statistics": list(bounded), "store_schema": False}
+        made += write_groups(files, folder, iter([here]), bounded, {by: value}, **options)
     return made
 
 
-def _new_name() -> str:
-    return f"part-{uuid4()}.zstd.parquet"
+def write_groups(
+    files: fs.FileSystem,
+    folder: str,
+    groups: Iterator[pa.Table],
+    bounded: Sequence[str],
+    partition: Mapping[str, str] | None = None,
+    size: int = FILE,
+    data_change: bool = True,
+    **options: Any,
+) -> list[AddAction]:
+    """Write tables as row groups of new files of about `size` bytes, in the folder of their partition; nobody sees them yet.
+
+    The log will have the bounds of the columns `bounded`; `options` are those of Arrow's Parquet writer.
+    """
+    within = "".join(f"{column}={quote(value, safe='')}/" for column, value in (partition or {}).items())
+    files.create_dir(f"{folder}/{within}")
+    made = []
+    held = next(groups, None)
+    while held is not None:
+        name, n, bounds = f"{within}part-{uuid4()}.zstd.parquet", 0, [_Bounds(column) for column in bounded]
+        with files.open_output_stream(f"{folder}/{name}") as sink:
+            with pq.ParquetWriter(sink, held.schema, compression="zstd", **options) as writer:
+                while held is not None and (not n or sink.tell() < size):
+                    writer.write_table(held, row_group_size=len(held))
+                    n += len(held)
+                    for one in bounds:
+                        one.add(held)
+                    held = next(groups, None)
+            n_bytes = sink.tell()
+        stats = {
+            "numRecords": n,
+            "minValues": {one.column: one.low for one in bounds if one.low is not None},
+            "maxValues": {one.column: one.high for one in bounds if one.high is not None},
+            "nullCount": {one.column: one.nulls for one in bounds},
+        }
+        told = orjson.dumps(stats, option=orjson.OPT_UTC_Z).decode()
+        made.append(AddAction(name, n_bytes, partition or {}, int(time.time() * 1000), data_change, told))
+    return made
 
 
-def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any, int]:
-    """Least and greatest value, and how many are null."""
-    least = pc.min_max(column).as_py()
-    return least["min"], least["max"], column.null_count
+@dataclass
+class _Bounds:
+    """Least and greatest value of a column of a file, and how many are null."""
 
+    column: str
+    low: Any = None
+    high: Any = None
+    nulls: int = 0
 
-def _added(
-    name: str,
-    size: int,
-    n: int,
-    bounds: Mapping[str, tuple[Any, Any, int]],
-    partition: Mapping[str, str | None] | None = None,
-) -> AddAction:
-    """What the log says of a new file."""
-    stats = {
-        "numRecords": n,
-        "minValues": {column: low for column, (low, _, _) in bounds.items() if low is not None},
-        "maxValues": {column: high for column, (_, high, _) in bounds.items() if high is not None},
-        "nullCount": {column: nulls for column, (_, _, nulls) in bounds.items()},
-    }
-    told = orjson.dumps(stats, option=orjson.OPT_UTC_Z).decode()
-    return AddAction(name, size, partition or {}, int(time.time() * 1000), True, told)
+    def add(self, rows: pa.Table) -> None:
+        """Count the rows of one group."""
+        values = rows.column(self.column)
+        here = pc.min_max(values).as_py()
+        if here["min"] is not None:
+            self.low = here["min"] if self.low is None else min(self.low, here["min"])
+            self.high = here["max"] if self.high is None else max(self.high, here["max"])
+        self.nulls += values.null_count
 
 
 def _groups(rows: pa.RecordBatchReader) -> Iterator[pa.Table]:

@@ -80,7 +80,7 @@ def test_small_files_become_few_and_every_version_stays(lake: Lake) -> None:
 def test_compacted_files_are_sorted_so_that_row_groups_tell_trajectories_apart(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stepwell.maintenance._ROWS", 128)
+    monkeypatch.setattr("stepwell.compaction.ROWS", 128)
     log = EventLog(lake)
     for i in range(16):
         log.append([e for j in range(4) for e in trajectory(f"{j}-{i}")], "b")
