@@ -11,9 +11,10 @@ from stepwell.contamination.gate import gate
 from stepwell.contamination.planned import planned
 from stepwell.critics.rerendering import Reproduced
 from stepwell.datasets.verify import verify
-from stepwell.lake import Lake, require_schema
+from stepwell.lake import Lake
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
+from stepwell.stored import require_schema
 
 _FROM_SCHEMA = ("events", "trajectories", "steps", "sources")
 

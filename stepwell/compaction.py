@@ -27,8 +27,9 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
 from stepwell.errors import LakeError
-from stepwell.lake import BOUNDED, BOUNDED_NAMES, BOUNDS, COMPACTION, Lake
+from stepwell.lake import COMPACTION, Lake
 from stepwell.parts import write_groups
+from stepwell.stored import BOUNDED, BOUNDED_NAMES, BOUNDS
 
 ROWS = 1 << 15
 """Rows of a row group: what is read at least to find one trajectory; every group costs any query some time."""

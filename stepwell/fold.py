@@ -15,8 +15,9 @@ from deltalake import CommitProperties, Transaction
 
 from schemas.steps import STEPS
 from schemas.trajectories import TRAJECTORIES
-from stepwell.lake import Lake, require_schema
+from stepwell.lake import Lake
 from stepwell.log import EventLog, live
+from stepwell.stored import require_schema
 
 APP = "fold"
 _ENVELOPE = [

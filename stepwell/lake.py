@@ -29,9 +29,10 @@ from filelock import FileLock, Timeout
 from schemas.choices import CHOICES
 from schemas.column import Table
 from schemas.tables import DATASET, TABLES
-from stepwell.errors import LakeError, SchemaError
+from stepwell.errors import LakeError
 from stepwell.parts import FILE, write_partitions, write_parts
 from stepwell.store import Store
+from stepwell.stored import BOUNDED, BOUNDED_NAMES, BOUNDS, as_declared, as_stored, require_schema
 
 SCHEMES = ("file", "s3", "s3a", "gs", "az", "abfss", "memory")
 _PROPERTIES = {
@@ -42,10 +43,6 @@ _PROPERTIES = {
 _DYING = 3.0  # seconds: what a killed process had started holds its locks a moment longer
 _WRITER = WriterProperties(compression="ZSTD", max_row_group_size=1 << 16)  # a query reads groups in parallel
 _GROUPED = WriterProperties(compression="ZSTD", max_row_group_size=2048)
-BOUNDS = "delta.dataSkippingStatsColumns"
-BOUNDED = ("event_id", "trajectory_id", "step", "kind", "actor", "recorded_at")
-"""Columns of `events` whose least and greatest value in each file its log has; to readers any other declared one is null."""
-BOUNDED_NAMES = ",".join(BOUNDED)
 COMPACTION = "stepwell-compaction"
 """What the history of `events` has in the commits that changed no row."""
 _REPLACING = "stepwell-replace"
@@ -211,14 +208,14 @@ class Lake:
         """Append rows on this very handle; returns the new version. Raises SchemaError unless the schema is exact."""
         spec = self.spec(name)
         require_schema(spec, rows)
-        if name == "events" and self.local and len(rows) and _as_declared(spec, handle):
+        if name == "events" and self.local and len(rows) and as_declared(spec, handle):
             made = write_partitions(self.store.fs, name, rows, spec.partition_by[0], BOUNDED)
             by = list(spec.partition_by)
             handle.create_write_transaction(made, "append", handle.schema(), by, commit_properties=properties)
         else:
             write_deltalake(
                 handle,
-                rows.cast(_as_stored(rows.schema, handle)),
+                rows.cast(as_stored(rows.schema, handle)),
                 mode="append",
                 commit_properties=properties,
                 writer_properties=_WRITER,
@@ -239,7 +236,7 @@ class Lake:
         require_schema(self.spec(name), rows)
         write_deltalake(
             handle,
-            rows.cast(_as_stored(rows.schema, handle)),
+            rows.cast(as_stored(rows.schema, handle)),
             mode="overwrite",
             predicate=f"trajectory_id IN ({', '.join(map(quoted, gone))})",
             schema_mode="merge",
@@ -313,8 +310,12 @@ class Lake:
             number = Transaction(_REPLACING, (handle.transaction_version(_REPLACING) or 0) + 1)
             properties = CommitProperties(custom_metadata=metadata, app_transactions=[number])
             mode: Literal["append", "overwrite"] = "append" if gone is not None and where is None else "overwrite"
-            rows = rows.cast(_as_stored(rows.schema, handle))
-            if isinstance(rows, pa.RecordBatchReader) and where is None and set(rows.schema.names) <= _names(handle):
+            rows = rows.cast(as_stored(rows.schema, handle))
+            if (
+                isinstance(rows, pa.RecordBatchReader)
+                and where is None
+                and set(rows.schema.names) <= {f.name for f in handle.schema().fields}
+            ):
                 made = write_parts(self.store.fs, name, rows)
                 handle.create_write_transaction(made, mode, handle.schema(), commit_properties=properties)
             else:
@@ -357,7 +358,7 @@ class Lake:
             predicate = None if key is None else f"{key} IN ({', '.join(map(quoted, values))})"
             write_deltalake(
                 handle,
-                rows.cast(_as_stored(rows.schema, handle)),
+                rows.cast(as_stored(rows.schema, handle)),
                 mode="overwrite",
                 predicate=predicate,
                 schema_mode="merge",
@@ -377,49 +378,3 @@ class Lake:
 def quoted(text: str) -> str:
     """Text as a SQL literal."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def _names(handle: DeltaTable) -> set[str]:
-    return {field.name for field in handle.schema().fields}
-
-
-def _as_declared(spec: Table, handle: DeltaTable) -> bool:
-    """Whether `events` has the declared columns and types, and bounds of no others in its log: others would read as nulls."""
-    stored = pa.schema(handle.schema())
-    types = dict(zip(stored.names, stored.types, strict=True))
-    bounded = handle.metadata().configuration.get(BOUNDS)
-    return types == {f.name: f.type for f in spec.schema} and bounded == BOUNDED_NAMES
-
-
-def _as_stored(schema: pa.Schema, handle: DeltaTable) -> pa.Schema:
-    """A declared schema with the comments that a table was created with: Delta refuses a column whose comment changed."""
-    stored = pa.schema(handle.schema())
-    return pa.schema([_commented(f, stored.field(f.name)) if f.name in stored.names else f for f in schema])
-
-
-def _commented(declared: pa.Field, stored: pa.Field) -> pa.Field:
-    """A field, and those inside it, with the metadata they are stored with; what is new in it stays as declared."""
-    kind = declared.type
-    if pa.types.is_struct(kind) and pa.types.is_struct(stored.type):
-        known = {f.name: f for f in stored.type}
-        kind = pa.struct([_commented(f, known[f.name]) if f.name in known else f for f in kind])
-    elif pa.types.is_list(kind) and pa.types.is_list(stored.type):
-        kind = pa.list_(_commented(kind.value_field, stored.type.value_field))
-    return pa.field(declared.name, kind, declared.nullable, stored.metadata)
-
-
-def require_schema(spec: Table, rows: pa.Table) -> None:
-    """Raise SchemaError listing every difference between the rows and the declared table."""
-    want, got = {f.name: f.type for f in spec.schema}, {f.name: f.type for f in rows.schema}
-    wrong = [f"missing column {n!r}" for n in want.keys() - got.keys()]
-    wrong += [f"foreign column {n!r}" for n in got.keys() - want.keys()]
-    wrong += [f"{n!r} is {got[n]}, must be {want[n]}" for n in want.keys() & got.keys() if want[n] != got[n]]
-    wrong += [
-        f"{c.name!r} has {rows.column(c.name).null_count} nulls, must have none"
-        for c in spec.columns
-        if not c.nullable and c.name in got and rows.column(c.name).null_count
-    ]
-    if wrong:
-        raise SchemaError(
-            f"rows do not fit table {spec.name!r}: {'; '.join(sorted(wrong))}. Build them with its schema."
-        )

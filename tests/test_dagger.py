@@ -31,7 +31,7 @@ from stepwell.datasets.verify import verify
 from stepwell.drift import drift
 from stepwell.errors import RecipeError, UsageError
 from stepwell.event import Event
-from stepwell.lake import Lake, require_schema
+from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe, load
 from stepwell.rendering import Renderer
@@ -43,6 +43,7 @@ from stepwell.rollout.policies import Batched, Policy, Reply, Scripted, View
 from stepwell.rollout.policies.scripted import NoisyPolicy, OraclePolicy
 from stepwell.rollout.runs import repairs
 from stepwell.settings import World
+from stepwell.stored import require_schema
 
 ROOT = Path(__file__).parent.parent
 WORLD = World(functions=1, bugs_max=1, max_turns=8)

@@ -25,11 +25,12 @@ from stepwell.datasets.verify import verify
 from stepwell.errors import RecipeError, UnknownName
 from stepwell.fold import refresh
 from stepwell.invariants import dataset_rows
-from stepwell.lake import Lake, require_schema
+from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
 from stepwell.seals import seal_of
+from stepwell.stored import require_schema
 
 
 def recipe(method: str, **settings: Any) -> Recipe:

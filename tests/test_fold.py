@@ -11,8 +11,9 @@ from polars.testing import assert_frame_equal
 from schemas.tables import TABLES
 from stepwell.event import Event
 from stepwell.fold import refresh, seen
-from stepwell.lake import Lake, require_schema
+from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.stored import require_schema
 
 
 def rows(lake: Lake, name: str) -> pl.DataFrame:

@@ -23,12 +23,13 @@ from stepwell.datasets.build import Built, build, content_hash
 from stepwell.datasets.choices import frame, funnel
 from stepwell.errors import LakeError, RecipeError
 from stepwell.event import Event
-from stepwell.lake import Lake, require_schema
+from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
 from stepwell.seals import seal_of
 from stepwell.shuffle import ids_of, whole
+from stepwell.stored import require_schema
 
 BASE = Path(__file__).parents[1] / "jobs" / "base"
 CORPORA = ("demo", "rollouts/one two")
