@@ -322,3 +322,14 @@ def dataset_row(row_id: str, recipe: str, trajectory_id: str = "t", corpus: str 
         "n_trained_tokens": 1, "n_masked_steps": 1,
     }  # fmt: skip
     return pa.Table.from_pylist([row], schema=query.DATASET.schema)
+
+
+def test_the_greatest_text_is_whole_however_a_file_says_it(lake: Lake) -> None:
+    events = [
+        Event("instruction", "t", "c", "system", {"position": i, "content": c * 5_000}) for i, c in enumerate("ab")
+    ]
+    EventLog(lake).append([Event("start", "t", "c", "system", {"agent": "a"}), *events], "b")
+    told = query.run(
+        query.connect(lake), "SELECT max(content) AS most, min(content) AS least FROM instructions"
+    ).to_pylist()
+    assert told == [{"most": "b" * 5_000, "least": "a" * 5_000}]
