@@ -32,6 +32,9 @@ _OF_EVENT = tuple(c.name for c in ENVELOPE if c.name not in _NOT_FLAT)
 _OF_CALL = ("event_id", "corpus", "trajectory_id", "step", "kind", "actor", "policy", "recorded_at")
 _FEW = 4
 """Files of which it is looked whether they have all columns: tables that are small, or have been compacted."""
+_DECLARED = ("events", "trajectories")
+"""Tables that are declared always: of others DuckDB knows how many rows they have, and then looks up the ids of a join while it
+scans `events`, with one thread in place of two."""
 _UNSAFE = ("deletionVectors", "columnMapping")
 UPCASTS: dict[tuple[str, int], dict[str, str]] = {
     ("observation", 1): {"raw": "observation.text", "rendered": "observation.text"},
@@ -207,7 +210,7 @@ def _reading(
     wanted, partitions = {c.name for c in columns}, list(spec.partition_by)
     inside = [f for f in stored if f.name in wanted and f.name not in partitions]
     source = f"getvariable({quoted(f'_files_{name}')}), hive_partitioning = false"
-    if not _all_there(handle.file_uris(), inside):
+    if name in _DECLARED or not _all_there(handle.file_uris(), inside):
         types = ", ".join(f"{quoted(f.name)}: {_declared(f)}" for f in inside)
         connection.execute(f"SET VARIABLE {identifier(f'_schema_{view}')} = MAP {{{types}}}")
         source += f", schema = getvariable({quoted(f'_schema_{view}')})"
