@@ -49,7 +49,7 @@ def compact_events(lake: Lake, corpus: str, size: int) -> None:
     """
     handle = lake.table("events")
     assert handle is not None, "only tables that exist are compacted"
-    if handle.metadata().configuration.get(BOUNDS) != BOUNDED_NAMES:  # a table from elsewhere: see `Lake.append`
+    if handle.metadata().configuration.get(BOUNDS) != BOUNDED_NAMES:  # a table from elsewhere: see `as_declared`
         handle.alter.set_table_properties({BOUNDS: BOUNDED_NAMES})
     taken = [f for f in pa.table(handle.get_add_actions(flatten=True)).to_pylist() if f["partition.corpus"] == corpus]
     data = _rows(lake, handle, [f["path"] for f in taken])
@@ -89,9 +89,7 @@ def _commit(handle: DeltaTable, corpus: str, taken: Sequence[Mapping[str, Any]],
     now, partition = int(time.time() * 1000), {"corpus": corpus}
     gone = [RemoveAction(path, False, now, f["size_bytes"], partition) for path, f in zip(paths, taken, strict=True)]
     properties = CommitProperties(custom_metadata={COMPACTION: corpus})
-    handle.create_write_transaction(
-        [*gone, *made], "append", handle.schema(), ["corpus"], commit_properties=properties
-    )  # fmt: skip
+    handle.create_write_transaction([*gone, *made], "append", handle.schema(), ["corpus"], commit_properties=properties)
 
 
 def _rows(lake: Lake, handle: DeltaTable, paths: Sequence[str]) -> ds.FileSystemDataset:

@@ -35,11 +35,12 @@ def write_partitions(
     files: fs.FileSystem, folder: str, rows: pa.Table, by: str, bounded: Sequence[str]
 ) -> list[AddAction]:
     """Write rows to one new file a value of the text column `by`; the log will have the bounds of the columns `bounded`."""
+    options: dict[str, Any] = {"write_statistics": list(bounded), "store_schema": False}
+    values = pc.unique(rows.column(by)).to_pylist()
     made = []
-    for value in pc.unique(rows.column(by)).to_pylist():
-        here = rows.filter(pc.equal(rows.column(by), value)).drop_columns([by])
-        options: dict[str, Any] = {"write_statistics": list(bounded), "store_schema": False}
-        made += write_groups(files, folder, iter([here]), bounded, {by: value}, **options)
+    for value in values:
+        here = rows if len(values) == 1 else rows.filter(pc.equal(rows.column(by), value))
+        made += write_groups(files, folder, iter([here.drop_columns([by])]), bounded, {by: value}, **options)
     return made
 
 
