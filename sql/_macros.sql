@@ -30,6 +30,8 @@ CREATE MACRO category_counts(critic) AS TABLE
   SELECT category, count(DISTINCT (trajectory_id, step)) AS steps, count(DISTINCT trajectory_id) AS trajectories
   FROM (SELECT trajectory_id, step, unnest(categories) AS category FROM verdicts WHERE policy = critic)
   WHERE category IS NOT NULL GROUP BY category ORDER BY steps DESC, category;
+-- labels(): what a critic may say of a step, the gravest last; 'unparseable' when its reply could not be read.
+CREATE MACRO labels() AS ['good', 'recover', 'unnecessary', 'mistake', 'unparseable'];
 -- first_errors(critic): the first step of each trajectory that a critic labels a mistake, null for none.
 CREATE MACRO first_errors(critic) AS TABLE
   SELECT trajectory_id, min(step) FILTER (label = 'mistake') AS first_step

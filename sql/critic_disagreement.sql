@@ -1,26 +1,34 @@
 -- Where do two critics label the same step differently, and how often?
 -- The label a critic gave a step last, of several in one commit the graver; each pair once, the one first in the alphabet on the left.
-WITH labelled AS (
-  SELECT policy AS critic, hash(trajectory_id) AS trajectory, step, recorded_at, -- a hash is joined and grouped sooner than a name
-    coalesce(label, CASE WHEN parse_status = 'unparseable' THEN parse_status END) AS label
+WITH given AS (
+  SELECT policy, hash(trajectory_id, step) AS place, -- numbers are grouped and joined sooner than names
+    8 * epoch_us(recorded_at) + list_position(labels(), coalesce(label, CASE WHEN parse_status = 'unparseable' THEN parse_status END)) AS told
   FROM verdicts
   WHERE scope = 'step'
 ),
 last AS (
-  SELECT critic, trajectory, step,
-    arg_max(label, 8 * epoch_us(recorded_at) + list_position(['good', 'recover', 'unnecessary', 'mistake', 'unparseable'], label)) AS label
-  FROM labelled
-  GROUP BY critic, trajectory, step
-  HAVING label IS NOT NULL
+  SELECT hash(policy) AS critic, place, (max(told) % 8)::UTINYINT AS label
+  FROM given
+  WHERE told IS NOT NULL
+  GROUP BY critic, place
 ),
-per_trajectory AS (
-  SELECT a.critic AS critic_a, b.critic AS critic_b, a.label AS label_a, b.label AS label_b, trajectory, count(*) AS steps
-  FROM last a JOIN last b USING (trajectory, step)
+critics AS (
+  SELECT policy, hash(policy) AS critic FROM (SELECT DISTINCT policy FROM given)
+),
+paired AS (
+  SELECT a.critic AS critic_a, b.critic AS critic_b, a.label AS label_a, b.label AS label_b, count(*) AS steps
+  FROM last a JOIN last b USING (place)
   WHERE a.critic < b.critic
   GROUP BY ALL
+),
+named AS (
+  SELECT a.policy AS critic_a, b.policy AS critic_b,
+    labels()[label_a] AS label_a, labels()[label_b] AS label_b, steps
+  FROM paired JOIN critics a ON a.critic = critic_a JOIN critics b ON b.critic = critic_b
 )
-SELECT critic_a, critic_b, label_a, label_b, sum(steps)::BIGINT AS steps,
-  share(sum(steps), sum(sum(steps)) OVER (PARTITION BY critic_a, critic_b)) AS share, count(*) AS trajectories
-FROM per_trajectory
-GROUP BY critic_a, critic_b, label_a, label_b
+SELECT least(critic_a, critic_b) AS critic_a, greatest(critic_a, critic_b) AS critic_b,
+  if(named.critic_a < named.critic_b, named.label_a, named.label_b) AS label_a,
+  if(named.critic_a < named.critic_b, named.label_b, named.label_a) AS label_b, steps,
+  share(steps, sum(steps) OVER (PARTITION BY named.critic_a, named.critic_b)) AS share
+FROM named
 ORDER BY critic_a, critic_b, steps DESC, label_a, label_b;
