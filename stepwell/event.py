@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -23,9 +22,9 @@ _OWN = ("payload", *(c.name for c in ENVELOPE if c.name not in ("recorded_at", "
 """What a row takes from its event."""
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(init=False, slots=True)
 class Event:
-    """A fact. `payload` holds the columns of the kind; absent columns are null.
+    """A fact; none is changed once it is made (`replace` makes another). `payload` holds the columns of the kind, absent ones are null.
 
     `discriminator` tells apart facts that are otherwise equal (two identical outputs in one step). Raises UnknownName
     for a kind or actor outside the closed sets and SchemaError for a payload field the kind does not have.
@@ -43,6 +42,7 @@ class Event:
     usage: dict[str, Any] | None = None
     extra: str | None = None
     discriminator: str = ""
+    _id: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def __init__(
         self,
@@ -59,21 +59,11 @@ class Event:
         extra: str | None = None,
         discriminator: str = "",
     ) -> None:
-        # Written out because a frozen dataclass sets its fields one call at a time, which is felt at import.
-        vars(self).update(
-            kind=kind,
-            trajectory_id=trajectory_id,
-            corpus=corpus,
-            actor=actor,
-            payload=payload,
-            step=step,
-            policy=policy,
-            occurred_at=occurred_at,
-            caused_by=caused_by,
-            usage=usage,
-            extra=extra,
-            discriminator=discriminator,
-        )
+        # Written out, with slots and not frozen: an import makes so many that it is felt.
+        self.kind, self.trajectory_id, self.corpus, self.actor = kind, trajectory_id, corpus, actor
+        self.payload, self.step, self.policy, self.occurred_at = payload, step, policy, occurred_at
+        self.caused_by, self.usage, self.extra, self.discriminator = caused_by, usage, extra, discriminator
+        self._id = None
         if kind not in KINDS:
             raise UnknownName("event kind", kind, KINDS, "The set is closed: see docs/schema.md.")
         if actor not in ACTORS:
@@ -85,20 +75,22 @@ class Event:
                 "Put what has no column into `extra`."
             )
 
-    @cached_property
+    @property
     def event_id(self) -> str:
         """128-bit hex digest of kind, trajectory, step, producer, discriminator, payload and usage.
 
         Raises SchemaError when a value cannot be written as JSON.
         """
-        producer = (self.actor, self.policy, self.discriminator)
-        try:
-            return digest(self.kind, self.trajectory_id, self.step, *producer, self.payload, self.usage)
-        except TypeError as error:
-            raise SchemaError(
-                f"{self.kind!r} event of trajectory {self.trajectory_id!r}, step {self.step}: {error}; "
-                "write text through stepwell.ids.storable, and numbers as int, float or bool."
-            ) from error
+        if self._id is None:
+            producer = (self.actor, self.policy, self.discriminator)
+            try:
+                self._id = digest(self.kind, self.trajectory_id, self.step, *producer, self.payload, self.usage)
+            except TypeError as error:
+                raise SchemaError(
+                    f"{self.kind!r} event of trajectory {self.trajectory_id!r}, step {self.step}: {error}; "
+                    "write text through stepwell.ids.storable, and numbers as int, float or bool."
+                ) from error
+        return self._id
 
 
 def to_table(events: Sequence[Event], batch_id: str, recorded_at: datetime) -> pa.Table:

@@ -69,14 +69,14 @@ class EventLog:
 
     def append(self, events: Sequence[Event], batch_id: str) -> Appended:
         """Write the events that are not in the log yet, in one commit, whole or not at all."""
-        unique = list({e.event_id: e for e in events}.values())
-        by_id = {e.event_id: i for i, e in enumerate(unique)}
+        by_id = {e.event_id: e for e in events}
+        unique = list(by_id.values())
         rows = to_table(unique, batch_id, datetime.now(UTC))
         for _ in range(200):
             with self.lake.lock("events"):
                 handle = self.lake.create("events")
                 known = self._known(handle, unique)
-                keep = [i for event_id, i in by_id.items() if event_id not in known]
+                keep = [i for i, event_id in enumerate(by_id) if event_id not in known]
                 if not keep:
                     return Appended(0, len(events), handle.version())
                 fresh = rows if len(keep) == len(rows) else rows.take(pa.array(keep))
