@@ -3,12 +3,13 @@
 WITH recovering AS (
   SELECT DISTINCT policy, trajectory_id, step - unnest([1, 2, 3]) AS step FROM verdicts WHERE scope = 'step' AND label = 'recover'
 ),
+said AS (SELECT trajectory_id, step, length(action) AS characters FROM steps), -- here, so that no text is held for a join
 per_trajectory AS (
-  SELECT m.mask_rule, m.trajectory_id, m.reason, v.label, m.weight, count(*) AS steps, sum(length(s.action)) AS characters,
+  SELECT m.mask_rule, m.trajectory_id, m.reason, v.label, m.weight, count(*) AS steps, sum(s.characters) AS characters,
     count(g.step) AS recovered
   FROM masks m
   LEFT JOIN verdicts v ON v.event_id = m.caused_by
-  LEFT JOIN steps s ON s.trajectory_id = m.trajectory_id AND s.step = m.step
+  LEFT JOIN said s ON s.trajectory_id = m.trajectory_id AND s.step = m.step
   LEFT JOIN recovering g ON g.policy = v.policy AND g.trajectory_id = m.trajectory_id AND g.step = m.step
   GROUP BY m.mask_rule, m.trajectory_id, m.reason, v.label, m.weight
 )

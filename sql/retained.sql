@@ -2,13 +2,14 @@
 -- Of the corpora a rule was run on. Text is counted in characters of what the agent said; a trajectory without masks could
 -- not be decided.
 WITH rules AS (SELECT DISTINCT mask_rule, corpus FROM masks),
+said AS (SELECT trajectory_id, step, length(action) AS characters FROM steps), -- here, so that no text is held for a join
 per_trajectory AS (
   SELECT r.mask_rule, t.trajectory_id, t.resolved, count(m.weight) AS decided,
     count(*) FILTER (m.weight > 0) AS kept_steps,
-    sum(length(s.action)) FILTER (m.weight IS NOT NULL) AS characters,
-    sum(length(s.action)) FILTER (m.weight > 0) AS kept_characters
+    sum(s.characters) FILTER (m.weight IS NOT NULL) AS characters,
+    sum(s.characters) FILTER (m.weight > 0) AS kept_characters
   FROM rules r JOIN trajectories t USING (corpus)
-  LEFT JOIN steps s USING (trajectory_id)
+  LEFT JOIN said s USING (trajectory_id)
   LEFT JOIN masks m ON m.mask_rule = r.mask_rule AND m.trajectory_id = s.trajectory_id AND m.step = s.step
   GROUP BY r.mask_rule, t.trajectory_id, t.resolved
 )

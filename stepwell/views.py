@@ -9,6 +9,7 @@ filters reach the files; on an object store it goes through a pyarrow dataset.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.resources import files
 
 import duckdb
@@ -30,11 +31,8 @@ _ENVELOPE = {c.name: c for c in ENVELOPE}
 _NOT_FLAT = ("kind", "batch_id", "schema_version", "usage", "extra")
 _OF_EVENT = tuple(c.name for c in ENVELOPE if c.name not in _NOT_FLAT)
 _OF_CALL = ("event_id", "corpus", "trajectory_id", "step", "kind", "actor", "policy", "recorded_at")
-_FEW = 4
+_FEW = 16
 """Files of which it is looked whether they have all columns: tables that are small, or have been compacted."""
-_DECLARED = ("events", "trajectories")
-"""Tables that are declared always: of others DuckDB knows how many rows they have, and then looks up the ids of a join while it
-scans `events`, with one thread in place of two."""
 _UNSAFE = ("deletionVectors", "columnMapping")
 UPCASTS: dict[tuple[str, int], dict[str, str]] = {
     ("observation", 1): {"raw": "observation.text", "rendered": "observation.text"},
@@ -102,8 +100,11 @@ def make(connection: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[st
     allowed: list[str] = []
     read: dict[str, int] = {}
     handles = {name: lake.table(name, versions.get(name)) for name in [*TABLES, *lake.dataset_names()]}
+    events = handles["events"]
+    known = events is not None and lake.local and _all_there(events)
     for name, handle in handles.items():
-        allowed += _view(connection, lake, name, handle)
+        # DuckDB keeps the smaller side of a join in memory, so it must know the rows of both or of neither.
+        allowed += _view(connection, lake, name, handle, name == "trajectories" and not known)
         if handle is not None and name.startswith("datasets/"):
             read[name] = handle.version()
             chosen = name.replace("datasets/", "choices/", 1)
@@ -114,13 +115,13 @@ def make(connection: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[st
         extra = ", list_transform(verdict.detections, lambda d: d.category) AS categories" if kind == "verdict" else ""
         connection.execute(
             f"CREATE VIEW {view} AS SELECT {_columns(_OF_EVENT)}, {_fields(kind, KINDS[kind].columns)}{extra} "
-            f"FROM {_narrow(connection, lake, handles['events'], kind)} e WHERE e.kind = '{kind}' AND {holds}"
+            f"FROM {'events' if known else _narrow(connection, lake, events, kind)} e WHERE e.kind = '{kind}' AND {holds}"
         )
     # Its fields, and not the struct: whether that is null DuckDB finds out by putting it together, in twice the time.
     known = " OR ".join(f"e.usage.{identifier(c.name)} IS NOT NULL" for c in USAGE)
     connection.execute(
         f"CREATE VIEW calls AS SELECT {_columns(_OF_CALL)}, {_fields('usage', USAGE)} "
-        f"FROM {_narrow(connection, lake, handles['events'], 'usage')} e WHERE ({known}) AND {holds}"
+        f"FROM {'events' if known else _narrow(connection, lake, events, 'usage')} e WHERE ({known}) AND {holds}"
     )
     connection.execute(f"CREATE VIEW datasets AS {_all_datasets(read)}")
     connection.execute(f"CREATE VIEW choices AS {_all_choices(read)}")
@@ -159,7 +160,9 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _view(connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, handle: DeltaTable | None) -> list[str]:
+def _view(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, handle: DeltaTable | None, declared: bool = False
+) -> list[str]:
     """Make one view; returns the files it reads."""
     spec = lake.spec(name)
     view = view_name(name)
@@ -177,7 +180,7 @@ def _view(connection: duckdb.DuckDBPyConnection, lake: Lake, name: str, handle: 
         connection.execute(f"CREATE VIEW {view} AS SELECT {columns} FROM {identifier('_' + name)}")
         return []
     connection.execute(f"SET VARIABLE {_files(name)} = [{', '.join(map(quoted, paths))}]")
-    connection.execute(f"CREATE VIEW {view} AS {_reading(connection, name, name, handle, spec, spec.columns)}")
+    connection.execute(f"CREATE VIEW {view} AS {_reading(connection, name, name, handle, spec, spec.columns, declared)}")
     return paths
 
 
@@ -188,7 +191,7 @@ def _narrow(connection: duckdb.DuckDBPyConnection, lake: Lake, events: DeltaTabl
     names = _ENVELOPE.keys() - {"usage", "extra"} | {payload}
     columns = [c for c in EVENTS.columns if c.name in names]
     view = f"_events_{payload}"
-    connection.execute(f"CREATE VIEW {view} AS {_reading(connection, view, 'events', events, EVENTS, columns)}")
+    connection.execute(f"CREATE VIEW {view} AS {_reading(connection, view, 'events', events, EVENTS, columns, True)}")
     return view
 
 
@@ -204,13 +207,14 @@ def _reading(
     handle: DeltaTable,
     spec: Table,
     columns: Sequence[Column],
+    declared: bool,
 ) -> str:
     """The SELECT that reads columns of a table on this machine; what it declares is a variable, built once for all queries."""
     stored = pa.schema(handle.schema().to_arrow())
     wanted, partitions = {c.name for c in columns}, list(spec.partition_by)
     inside = [f for f in stored if f.name in wanted and f.name not in partitions]
     source = f"getvariable({quoted(f'_files_{name}')}), hive_partitioning = false"
-    if name in _DECLARED or not _all_there(handle.file_uris(), inside):
+    if declared or not _all_there(handle):
         types = ", ".join(f"{quoted(f.name)}: {_declared(f)}" for f in inside)
         connection.execute(f"SET VARIABLE {identifier(f'_schema_{view}')} = MAP {{{types}}}")
         source += f", schema = getvariable({quoted(f'_schema_{view}')})"
@@ -221,12 +225,19 @@ def _reading(
     return f"SELECT {selected} FROM (SELECT *{folders} FROM read_parquet({source}, filename = '_file'))"
 
 
-def _all_there(paths: Sequence[str], fields: Sequence[pa.Field]) -> bool:
-    """Whether every one of a few files has these columns as they are declared: to say so costs every query a millisecond."""
+def _all_there(handle: DeltaTable) -> bool:
+    """Whether every one of a few files has the table's columns and types: to declare them costs every query a millisecond."""
+    paths, partitions = handle.file_uris(), handle.metadata().partition_columns
     if len(paths) > _FEW:
         return False
-    found = [{f.name: f.type for f in pq.read_schema(path)} for path in paths]
-    return all(types.get(f.name) == f.type for types in found for f in fields)
+    stored = {f.name: f.type for f in pa.schema(handle.schema().to_arrow()) if f.name not in partitions}
+    return all(stored.items() <= _types(path).items() for path in paths)
+
+
+@lru_cache(maxsize=256)
+def _types(path: str) -> dict[str, pa.DataType]:
+    """Types of the columns of a data file, which never changes."""
+    return {f.name: f.type for f in pq.read_schema(path)}
 
 
 def _empty(spec: Table) -> str:
