@@ -24,10 +24,11 @@ _OWN = ("payload", *(c.name for c in ENVELOPE if c.name not in ("recorded_at", "
 
 @dataclass(init=False, slots=True)
 class Event:
-    """A fact; none is changed once it is made (`replace` makes another). `payload` holds the columns of the kind, absent ones are null.
+    """A fact, never changed once it is made: `replace` makes another.
 
-    `discriminator` tells apart facts that are otherwise equal (two identical outputs in one step). Raises UnknownName
-    for a kind or actor outside the closed sets and SchemaError for a payload field the kind does not have.
+    `payload` holds the columns of the kind; absent ones are null. `discriminator` tells apart facts that are otherwise equal
+    (two identical outputs in one step). Raises UnknownName for a kind or actor outside the closed sets and SchemaError for a
+    payload field the kind does not have.
     """
 
     kind: str

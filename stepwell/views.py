@@ -101,10 +101,10 @@ def make(connection: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[st
     read: dict[str, int] = {}
     handles = {name: lake.table(name, versions.get(name)) for name in [*TABLES, *lake.dataset_names()]}
     events = handles["events"]
-    known = events is not None and lake.local and _all_there(events)
+    whole = events is not None and lake.local and _all_there(events)
     for name, handle in handles.items():
         # DuckDB keeps the smaller side of a join in memory, so it must know the rows of both or of neither.
-        allowed += _view(connection, lake, name, handle, name == "trajectories" and not known)
+        allowed += _view(connection, lake, name, handle, name == "trajectories" and not whole)
         if handle is not None and name.startswith("datasets/"):
             read[name] = handle.version()
             chosen = name.replace("datasets/", "choices/", 1)
@@ -115,13 +115,13 @@ def make(connection: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[st
         extra = ", list_transform(verdict.detections, lambda d: d.category) AS categories" if kind == "verdict" else ""
         connection.execute(
             f"CREATE VIEW {view} AS SELECT {_columns(_OF_EVENT)}, {_fields(kind, KINDS[kind].columns)}{extra} "
-            f"FROM {'events' if known else _narrow(connection, lake, events, kind)} e WHERE e.kind = '{kind}' AND {holds}"
+            f"FROM {'events' if whole else _narrow(connection, lake, events, kind)} e WHERE e.kind = '{kind}' AND {holds}"
         )
     # Its fields, and not the struct: whether that is null DuckDB finds out by putting it together, in twice the time.
     known = " OR ".join(f"e.usage.{identifier(c.name)} IS NOT NULL" for c in USAGE)
     connection.execute(
         f"CREATE VIEW calls AS SELECT {_columns(_OF_CALL)}, {_fields('usage', USAGE)} "
-        f"FROM {'events' if known else _narrow(connection, lake, events, 'usage')} e WHERE ({known}) AND {holds}"
+        f"FROM {'events' if whole else _narrow(connection, lake, events, 'usage')} e WHERE ({known}) AND {holds}"
     )
     connection.execute(f"CREATE VIEW datasets AS {_all_datasets(read)}")
     connection.execute(f"CREATE VIEW choices AS {_all_choices(read)}")
@@ -180,7 +180,9 @@ def _view(
         connection.execute(f"CREATE VIEW {view} AS SELECT {columns} FROM {identifier('_' + name)}")
         return []
     connection.execute(f"SET VARIABLE {_files(name)} = [{', '.join(map(quoted, paths))}]")
-    connection.execute(f"CREATE VIEW {view} AS {_reading(connection, name, name, handle, spec, spec.columns, declared)}")
+    connection.execute(
+        f"CREATE VIEW {view} AS {_reading(connection, name, name, handle, spec, spec.columns, declared)}"
+    )
     return paths
 
 

@@ -110,7 +110,9 @@ def measured(name: str, command: list[str], home: Path) -> tuple[float, int] | N
     with tempfile.TemporaryFile() as told:
         pipe = subprocess.PIPE
         # Not in this folder: Python would take the sources here before what is installed, and compile them every time.
-        process = subprocess.Popen(command, stdin=pipe, stdout=told, stderr=subprocess.STDOUT, env=environment, cwd=home)
+        process = subprocess.Popen(
+            command, stdin=pipe, stdout=told, stderr=subprocess.STDOUT, env=environment, cwd=home
+        )
         assert process.stdin is not None
         with process.stdin as answers:
             answers.write(b"1\n")  # what inspect_scout asks a second time: add what is new
