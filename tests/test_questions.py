@@ -21,7 +21,7 @@ from test_query import dataset_row
 from schemas.contamination import CONTAMINATION
 from schemas.evaluations import EVALUATIONS
 from schemas.models import MODELS
-from stepwell import query
+from stepwell import query, views
 from stepwell.critics.leaks import POLICY as LEAKS
 from stepwell.critics.run import judge_new
 from stepwell.curation.masks import MaskRule, mask_new
@@ -94,6 +94,20 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 @pytest.fixture(scope="module")
 def connection(asked: Lake) -> duckdb.DuckDBPyConnection:
     return query.connect(asked)
+
+
+def test_declared_or_not_the_files_give_the_same_answers(asked: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides, made = [], []
+    for few in (0, 10_000):
+        monkeypatch.setattr(views, "_FEW", few)
+        sides.append(query.connect(asked))
+        made.append(
+            sides[-1].sql("SELECT count(*) FROM duckdb_variables() WHERE name LIKE '_schema_%'").fetchall()[0][0]
+        )
+    assert made[0] > made[1] == 0, "with few files nothing is declared"
+    for name in NAMES:
+        declared, found = (side.sql(query.question(name)).to_arrow_table() for side in sides)
+        assert declared.equals(found), name
 
 
 @pytest.mark.parametrize("name", NAMES)
