@@ -15,8 +15,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 import orjson
@@ -55,21 +54,20 @@ def compact_events(lake: Lake, corpus: str, size: int) -> None:
     data = _rows(lake, handle, [f["path"] for f in taken])
     columns = [name for name in data.schema.names if name != "corpus"]
     leaves = dict(_leaves([data.schema.field(name) for name in columns]))
-    with tempfile.TemporaryDirectory(prefix="stepwell-") as scratch:
-        made = write_groups(
-            lake.store.fs,
-            "events",
-            _groups(data, columns, Path(scratch)),
-            BOUNDED,
-            {"corpus": corpus},
-            size,
-            data_change=False,
-            write_statistics=[path for path, kind in leaves.items() if _told(path, kind)],
-            use_dictionary=[path for path in leaves if path not in ("event_id", "caused_by")],
-            bloom_filter_options={"kind": {"ndv": 64, "fpp": 0.01}, "policy": {"ndv": 64, "fpp": 0.01}},
-            max_rows_per_page=ROWS,
-            store_schema=False,
-        )
+    made = write_groups(
+        lake.store.fs,
+        "events",
+        _groups(data, columns),
+        BOUNDED,
+        {"corpus": corpus},
+        size,
+        data_change=False,
+        write_statistics=[path for path, kind in leaves.items() if _told(path, kind)],
+        use_dictionary=[path for path in leaves if path not in ("event_id", "caused_by")],
+        bloom_filter_options={"kind": {"ndv": 64, "fpp": 0.01}, "policy": {"ndv": 64, "fpp": 0.01}},
+        max_rows_per_page=ROWS,
+        store_schema=False,
+    )
     _commit(handle, corpus, taken, made)
 
 
@@ -103,7 +101,7 @@ def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def _groups(data: ds.FileSystemDataset, columns: list[str], scratch: Path) -> Iterator[pa.Table]:
+def _groups(data: ds.FileSystemDataset, columns: list[str]) -> Iterator[pa.Table]:
     """All rows as row groups: whole trajectories in the order of their ids, in each group those of one kind together."""
     counts: Counter[str] = Counter()
     for batch in data.to_batches(columns=["trajectory_id"]):
@@ -120,24 +118,28 @@ def _groups(data: ds.FileSystemDataset, columns: list[str], scratch: Path) -> It
         yield from _of_range(data.to_table(columns=columns), begins)
         return
     ranges = [begins[i : i + held] for i in range(0, len(begins), held)]
-    for number, path in enumerate(_distributed(data, columns, [r[0] for r in ranges], scratch)):
-        with pa.memory_map(str(path)) as source:
-            yield from _of_range(pa.ipc.open_stream(source).read_all(), ranges[number])
-        path.unlink()
+    with ExitStack() as stack:
+        # Files without a name: a process that is killed leaves nothing behind that a redaction would not look at.
+        parts = [stack.enter_context(tempfile.TemporaryFile()) for _ in ranges]
+        _distribute(data, columns, [r[0] for r in ranges], parts)
+        for begins, part in zip(ranges, parts, strict=True):
+            part.seek(0)
+            yield from _of_range(pa.ipc.open_stream(part).read_all(), begins)
+            part.close()
 
 
-def _distributed(data: ds.FileSystemDataset, columns: list[str], begins: Sequence[str], scratch: Path) -> list[Path]:
-    """Rows by the range that their trajectory is in, a file each; `begins` are the first ids of the ranges."""
-    paths = [scratch / f"{number}.arrow" for number in range(len(begins))]
+def _distribute(
+    data: ds.FileSystemDataset, columns: list[str], begins: Sequence[str], parts: Sequence[IO[bytes]]
+) -> None:
+    """Write every row to the part of the range that its trajectory is in; `begins` are the first ids of the ranges."""
     schema = pa.schema([data.schema.field(name) for name in columns])
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with ExitStack() as stack:
-        writers = [stack.enter_context(pa.ipc.new_stream(path, schema, options=options)) for path in paths]
+        writers = [stack.enter_context(pa.ipc.new_stream(part, schema, options=options)) for part in parts]
         for batch in data.to_batches(columns=columns):
             place = _places(batch.column(columns.index("trajectory_id")), begins)
             for number in pc.unique(place).to_pylist():
                 writers[number].write(batch.filter(pc.equal(place, number)))
-    return paths
 
 
 def _of_range(rows: pa.Table, begins: Sequence[str]) -> Iterator[pa.Table]:
