@@ -17,15 +17,6 @@ from stepwell.lineage.picture import picture
 from stepwell.query import connect, question, run
 from stepwell.recipe import Recipe
 
-_ENDS = """
-SELECT coalesce(exit_status, 'unknown') || CASE WHEN resolved THEN ', resolved' ELSE ', not resolved' END AS how, count(*) AS n
-FROM evaluations WHERE evaluation_id IN (SELECT unnest(?)) GROUP BY how ORDER BY n DESC, how
-"""
-_MASKED = (
-    "SELECT reason, count(*) AS n FROM masks WHERE mask_rule = ? AND weight = 0 GROUP BY reason ORDER BY n DESC, reason"
-)
-
-
 def of_models(
     result: dg.MaterializeResult[None], lake: Lake, branch: str, names: Sequence[str]
 ) -> dg.MaterializeResult[None]:
@@ -54,7 +45,7 @@ def of_evaluation(result: dg.MaterializeResult[None], lake: Lake, recipe: Recipe
     if rates:
         lines = [Bar(r["model_id"], *(100 * r[k] for k in ("rate", "low", "high"))) for r in rates]
         title = f"% resolved of {suite}, with 95% intervals"
-        ends = {r["how"]: r["n"] for r in asked(lake, _ENDS, [own])}
+        ends = {r["how"]: r["attempts"] for r in asked(lake, "FROM ends(?)", [own])}
         found |= {"rates": table(rates), "rates with 95% intervals": drawn(forest(lines, title, zero=False), title)}
         found["ends"] = bars(ends, "how attempts ended")
     return result._replace(metadata={**(result.metadata or {}), **found})
@@ -72,7 +63,7 @@ def of_verdicts(lake: Lake) -> dict[str, Any]:
 
 def of_masks(lake: Lake, rule: str) -> dict[str, Any]:
     """Why steps are out of the loss under a rule."""
-    found = {row["reason"]: row["n"] for row in asked(lake, _MASKED, [rule])}
+    found = {row["reason"]: row["steps"] for row in asked(lake, "FROM masked_reasons(?)", [rule])}
     return {"masked": bars(found, "steps out of the loss, by reason")} if found else {}
 
 

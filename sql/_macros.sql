@@ -36,6 +36,13 @@ CREATE MACRO labels() AS ['good', 'recover', 'unnecessary', 'mistake', 'unparsea
 CREATE MACRO first_errors(critic) AS TABLE
   SELECT trajectory_id, min(step) FILTER (label = 'mistake') AS first_step
   FROM verdicts WHERE policy = critic AND scope = 'step' GROUP BY trajectory_id ORDER BY trajectory_id;
+-- masked_reasons(rule): why a mask rule takes steps out of the loss, and how many.
+CREATE MACRO masked_reasons(rule) AS TABLE
+  SELECT reason, count(*) AS steps FROM masks WHERE mask_rule = rule AND weight = 0 GROUP BY reason ORDER BY steps DESC, reason;
+-- ends(of_evaluations): how the attempts of a list of evaluations ended, resolved or not.
+CREATE MACRO ends(of_evaluations) AS TABLE
+  SELECT coalesce(exit_status, 'unknown') || CASE WHEN resolved THEN ', resolved' ELSE ', not resolved' END AS how, count(*) AS attempts
+  FROM evaluations WHERE list_contains(of_evaluations, evaluation_id) GROUP BY how ORDER BY attempts DESC, how;
 -- loops(least): runs of the same command at least so many times in a row.
 CREATE MACRO loops(least_times) AS TABLE
   WITH numbered AS (

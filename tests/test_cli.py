@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from stepwell import cli
 from stepwell.cli.reference import commands
 
 COMMANDS = commands()
@@ -32,6 +35,18 @@ def test_a_command_has_an_example_and_json(name: str, command: Any) -> None:
     assert ("--json" in options) != (name in WITHOUT_JSON)
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"{name}: {parameter.name} is not explained"
+
+
+def test_a_command_is_found_without_loading_the_others() -> None:
+    for module, names in cli.COMMANDS.items():
+        alone = typer.Typer()
+        import_module(f"stepwell.cli.{module}").register(alone)
+        found = [c.name for c in alone.registered_commands] + [g.name for g in alone.registered_groups]
+        assert tuple(found) == names, module
+    code = "import sys; from stepwell import cli; cli.build_app('import'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "stepwell.cli.data" in loaded
+    assert not {"transformers", "sklearn", "scipy.stats", "aiohttp", "stepwell.cli.viewing"} & set(loaded)
 
 
 def test_exit_statuses(tmp_path: Path) -> None:

@@ -16,9 +16,6 @@ from stepwell.display import plain
 from stepwell.errors import StepwellError
 from stepwell.lake import Lake
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
-)
 console = Console(stderr=True)
 output = Console()
 
@@ -58,7 +55,6 @@ def launch(module: str, *arguments: str, json: bool = False) -> None:
         raise StepwellError(f"python -m {module} ended with status {done.returncode}; its messages are above.")
 
 
-@app.callback()
 def program(
     unsafe: Annotated[
         bool, typer.Option("--unsafe", help="Run agents' commands even where the kernel allows no isolation.")

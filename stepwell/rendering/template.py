@@ -19,7 +19,6 @@ from itertools import takewhile
 from typing import Any
 
 from jinja2.exceptions import TemplateError
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from stepwell.errors import RenderError
 
@@ -67,6 +66,8 @@ class Template:
         calls given as JSON strings are handed over as objects, as servers do; content that is null as empty text. Raises
         RenderError when the template refuses the conversation.
         """
+        from transformers.utils.chat_template_utils import render_jinja_template  # a second, for those who render only
+
         plain, tools = _plain(messages)
         try:
             rendered, _ = render_jinja_template(
