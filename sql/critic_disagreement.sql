@@ -4,7 +4,7 @@ WITH given AS (
   SELECT policy, hash(trajectory_id, step) AS place, -- numbers are grouped and joined sooner than names
     8 * epoch_us(recorded_at) + list_position(labels(), coalesce(label, CASE WHEN parse_status = 'unparseable' THEN parse_status END)) AS told
   FROM verdicts
-  WHERE scope = 'step'
+  WHERE scope = 'step' AND policy IS NOT NULL
 ),
 last AS (
   SELECT hash(policy) AS critic, place, (max(told) % 8)::UTINYINT AS label

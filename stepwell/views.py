@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -32,7 +33,7 @@ _NOT_FLAT = ("kind", "batch_id", "schema_version", "usage", "extra")
 _OF_EVENT = tuple(c.name for c in ENVELOPE if c.name not in _NOT_FLAT)
 _OF_CALL = ("event_id", "corpus", "trajectory_id", "step", "kind", "actor", "policy", "recorded_at")
 _FEW = 16
-"""Files of which it is looked whether they have all columns: tables that are small, or have been compacted."""
+"""Files that DuckDB may look at itself when it plans a query: tables that are small, or have been compacted."""
 _UNSAFE = ("deletionVectors", "columnMapping")
 UPCASTS: dict[tuple[str, int], dict[str, str]] = {
     ("observation", 1): {"raw": "observation.text", "rendered": "observation.text"},
@@ -101,7 +102,7 @@ def make(connection: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[st
     read: dict[str, int] = {}
     handles = {name: lake.table(name, versions.get(name)) for name in [*TABLES, *lake.dataset_names()]}
     events = handles["events"]
-    whole = events is not None and lake.local and _all_there(events)
+    whole = events is not None and lake.local and len(events.file_uris()) <= _FEW and bool(_all_there(events))
     for name, handle in handles.items():
         # DuckDB keeps the smaller side of a join in memory, so it must know the rows of both or of neither.
         allowed += _view(connection, lake, name, handle, name == "trajectories" and not whole)
@@ -211,12 +212,21 @@ def _reading(
     columns: Sequence[Column],
     declared: bool,
 ) -> str:
-    """The SELECT that reads columns of a table on this machine; what it declares is a variable, built once for all queries."""
+    """The SELECT that reads columns of a table on this machine; what it declares is a variable, built once for all queries.
+
+    DuckDB takes what is declared by its place within a struct, so files some of which lack a column are matched by name.
+    """
     stored = pa.schema(handle.schema().to_arrow())
     wanted, partitions = {c.name for c in columns}, list(spec.partition_by)
-    inside = [f for f in stored if f.name in wanted and f.name not in partitions]
     source = f"getvariable({quoted(f'_files_{name}')}), hive_partitioning = false"
-    if declared or not _all_there(handle):
+    there = _all_there(handle)
+    if there is False:
+        stored = pa.unify_schemas(
+            [*map(_schema, handle.file_uris()), *[pa.schema([stored.field(p)]) for p in partitions]]
+        )
+        source += ", union_by_name = true"
+    elif declared or there is None or len(handle.file_uris()) > _FEW:
+        inside = [f for f in stored if f.name in wanted and f.name not in partitions]
         types = ", ".join(f"{quoted(f.name)}: {_declared(f)}" for f in inside)
         connection.execute(f"SET VARIABLE {identifier(f'_schema_{view}')} = MAP {{{types}}}")
         source += f", schema = getvariable({quoted(f'_schema_{view}')})"
@@ -227,19 +237,26 @@ def _reading(
     return f"SELECT {selected} FROM (SELECT *{folders} FROM read_parquet({source}, filename = '_file'))"
 
 
-def _all_there(handle: DeltaTable) -> bool:
-    """Whether every one of a few files has the table's columns and types: to declare them costs every query a millisecond."""
-    paths, partitions = handle.file_uris(), handle.metadata().partition_columns
-    if len(paths) > _FEW:
-        return False
-    stored = {f.name: f.type for f in pa.schema(handle.schema().to_arrow()) if f.name not in partitions}
-    return all(stored.items() <= _types(path).items() for path in paths)
+def _all_there(handle: DeltaTable) -> bool | None:
+    """Whether every file has the table's columns and types, by its oldest ones: a writer gives all that there are at its time.
+
+    None when one cannot be read, which is then the matter of those who ask this table.
+    """
+    files = pa.table(handle.get_add_actions(flatten=True)).sort_by("modification_time").column("path").to_pylist()
+    oldest = {unquote(path).rpartition("/")[2] for path in files[:_FEW]}
+    stored = pa.schema(handle.schema().to_arrow())
+    fields = {f.name: f.type for f in stored if f.name not in handle.metadata().partition_columns}
+    try:
+        found = [_schema(uri) for uri in handle.file_uris() if uri.rpartition("/")[2] in oldest]
+    except (OSError, pa.ArrowException):
+        return None
+    return all(fields.items() <= dict(zip(schema.names, schema.types, strict=True)).items() for schema in found)
 
 
 @lru_cache(maxsize=256)
-def _types(path: str) -> dict[str, pa.DataType]:
-    """Types of the columns of a data file, which never changes."""
-    return {f.name: f.type for f in pq.read_schema(path)}
+def _schema(path: str) -> pa.Schema:
+    """The columns of a data file, which never changes."""
+    return pq.read_schema(path)
 
 
 def _empty(spec: Table) -> str:

@@ -14,12 +14,15 @@ import duckdb
 import golden_lake
 import lakes
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 from test_query import dataset_row
 
 from schemas.contamination import CONTAMINATION
 from schemas.evaluations import EVALUATIONS
+from schemas.kinds import KINDS
 from schemas.models import MODELS
 from stepwell import query, views
 from stepwell.critics.leaks import POLICY as LEAKS
@@ -27,6 +30,7 @@ from stepwell.critics.run import judge_new
 from stepwell.curation.masks import MaskRule, mask_new
 from stepwell.datasets.build import build
 from stepwell.errors import UnknownName, UsageError
+from stepwell.event import Event
 from stepwell.fold import refresh
 from stepwell.importers.run import import_paths
 from stepwell.lake import Lake
@@ -238,3 +242,41 @@ def test_there_are_questions_and_unknown_ones_list_them() -> None:
     assert len(NAMES) >= 25
     with pytest.raises(UnknownName, match="resolve_rate"):
         query.question("nonsense")
+
+
+@pytest.mark.parametrize("few", [16, 1])
+@pytest.mark.parametrize(
+    ("kind", "missing"), [("reward", None), ("verdict", "candidate"), ("verdict", "label"), ("action", "command")]
+)
+def test_what_was_declared_later_is_null_in_older_rows(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, few: int, kind: str, missing: str | None
+) -> None:
+    monkeypatch.setattr(views, "_FEW", few)
+    own = Lake(f"{lake.uri}-whole")
+    lakes.build(own)
+    judge_new(own)
+    EventLog(own).append([Event("reward", "t-good-a", "demo", "grader", {"reward": 0.5, "rule": "r"})], "b")
+    rows = own.read("events")
+    older = rows
+    if missing is None:
+        older = rows.drop_columns([kind])
+    else:
+        column = pa.concat_arrays(rows.column(kind).chunks)
+        fields = [f for f in column.type if f.name != missing]
+        left = pa.StructArray.from_arrays([column.field(f.name) for f in fields], fields=fields, mask=column.is_null())
+        older = rows.set_column(rows.schema.get_field_index(kind), pa.field(kind, left.type), left)
+    is_old = pc.equal(rows.column("trajectory_id"), "t-loop-a")
+    write_deltalake(lake.path("events"), older.filter(is_old), partition_by=["corpus"])
+    handle = lake.table("events")
+    assert handle is not None
+    lake.append(handle, "events", rows.filter(pc.invert(is_old)))
+    connection = query.connect(lake)
+    for name in [f.name for f in KINDS[kind].type]:
+        found = query.run(connection, f"SELECT event_id, {name} AS told FROM {kind}s ORDER BY event_id").to_pylist()
+        told = rows.filter(pc.equal(rows.column("kind"), kind)).sort_by("event_id").to_pylist()
+        assert found == [
+            {"event_id": e["event_id"], "told": None if e["trajectory_id"] == "t-loop-a" and name == missing else e[kind][name]}
+            for e in told
+        ]  # fmt: skip
+    for name in NAMES:
+        query.run(connection, query.question(name))
