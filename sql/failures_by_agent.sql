@@ -8,7 +8,7 @@ judged AS (
 ),
 sizes AS (SELECT who, hash(policy) AS critic, count(DISTINCT place) AS n FROM judged GROUP BY ALL),
 found AS (
-  SELECT DISTINCT who, hash(policy) AS critic, place, unnest(coalesce(nullif(categories, []), ['(not said)'])) AS category
+  SELECT DISTINCT who, hash(policy) AS critic, place, coalesce(unnest(coalesce(nullif(categories, []), [NULL])), '(not said)') AS category
   FROM judged
   WHERE label = 'mistake'
 ),

@@ -9,7 +9,7 @@ WITH judged AS (
 ),
 sizes AS (SELECT hash(policy) AS critic, part, count(DISTINCT place) AS n FROM judged GROUP BY ALL),
 found AS (
-  SELECT DISTINCT hash(policy) AS critic, part, place, unnest(coalesce(nullif(categories, []), ['(not said)'])) AS category
+  SELECT DISTINCT hash(policy) AS critic, part, place, coalesce(unnest(coalesce(nullif(categories, []), [NULL])), '(not said)') AS category
   FROM judged
   WHERE label = 'mistake'
 ),

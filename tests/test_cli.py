@@ -49,6 +49,14 @@ def test_a_command_is_found_without_loading_the_others() -> None:
     assert not {"transformers", "sklearn", "scipy.stats", "aiohttp", "stepwell.cli.viewing"} & set(loaded)
 
 
+def test_a_path_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    out = str(tmp_path / "missing" / "x.csv")
+    done = run("sql", "SELECT 1 AS a", "--format", "csv", "-o", out, "--lake", str(tmp_path / "lake"))
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert out in done.stderr.replace("\n", "")
+
+
 def test_exit_statuses(tmp_path: Path) -> None:
     lake = str(tmp_path / "lake")
     done = run("status", "--lake", lake, "--json")

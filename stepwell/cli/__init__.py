@@ -73,8 +73,8 @@ def main() -> None:
     """Entry point of the `stepwell` program."""
     try:
         build_app(_command())()
-    except StepwellError as error:
-        console.print(
-            plain(f"{type(error).__name__}: {error}"), style="red", highlight=False, markup=False, soft_wrap=True
-        )
+    except (StepwellError, OSError) as error:
+        act = ". Give a path that exists and may be used." if isinstance(error, OSError) and error.filename else ""
+        told = plain(f"{type(error).__name__}: {error}{act}")
+        console.print(told, style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
