@@ -1,12 +1,13 @@
 """What a name covers and what was learnt from it: shared by lineage, which shows it, and redaction, which takes it out.
 
 Belongs here: the trajectories that a task, repository, corpus or source has, those that continue them, and the rows of a
-dataset at the version a model was trained on. Does not belong here: following what models did next (`stepwell.lineage`).
+dataset at the version a model was trained on, or what is left of them. Does not belong here: following what models did next
+(`stepwell.lineage`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import pyarrow as pa
@@ -38,7 +39,7 @@ def with_children(lake: Lake, trajectories: Set[str]) -> set[str]:
     return found
 
 
-def table_of(model: dict[str, Any]) -> str | None:
+def table_of(model: Mapping[str, Any]) -> str | None:
     """The table of the dataset a row of `models` was trained on, None for a model that was brought in."""
     name = model["dataset"]
     return name if not name or name.startswith("datasets/") else f"datasets/{name}"
@@ -50,3 +51,14 @@ def rows_at(lake: Lake, table: str, version: int | None, columns: Sequence[str] 
         return lake.read(table, version, columns=columns)
     except LakeError:
         return None
+
+
+def readable(lake: Lake, table: str, version: int | None) -> int | None:
+    """This version of a table, or its current one where this one can no longer be read, as a redaction erased some rows."""
+    try:
+        handle = lake.table(table, version)
+        if handle is not None:
+            lake.require_whole(handle)
+    except LakeError:
+        return lake.version(table)
+    return version

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.kinds import HELD_OUT
+from stepwell.affected import readable
 from stepwell.contamination.tasks import Task, of_event, of_record
 from stepwell.errors import UnknownName, UsageError
 from stepwell.lake import Lake
@@ -70,8 +71,9 @@ def of_trajectories(
 ) -> Iterator[tuple[str, Task | None, list[str]]]:
     """(trajectory, its task, the code it submitted: attempts and patches) of these trajectories, in the order of their ids.
 
-    A trajectory whose source names no task has None.
+    A trajectory whose source names no task has None. Read at the current version where a redaction erased this one.
     """
+    version = readable(lake, "events", version)
     log, kinds = EventLog(lake), ["task", "attempt", "end", "retraction"]
     for start in range(0, len(ids), _AT_ONCE):
         some = ids[start : start + _AT_ONCE]

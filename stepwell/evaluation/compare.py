@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import polars as pl
 
+from stepwell.affected import rows_at, table_of
 from stepwell.bootstrap import Figure, figures, ratio
 from stepwell.errors import UsageError
 from stepwell.evaluation.arms import Arm, arms, resolve
@@ -109,12 +109,13 @@ def of_arms(
                 n_dirty=n_dirty, said=said, groups=by_task(read, a, b, draws) if explain else [],
             )
         )  # fmt: skip
-    reports = [_report(lake, arm, f) for arm, f in zip(read, per_arm, strict=True)]
+    masked = [_masked_share(lake, arm) for arm in read]
+    reports = [_report(arm, f, share) for arm, f, (share, _) in zip(read, per_arm, masked, strict=True)]
     tasks = read[0].tasks
     return Comparison(
         suite=read[0].suite, n_tasks=len(tasks), task_set=digest(list(tasks)), price_policy=cost.policy,
         no_costs=cost.refused, arms=reports, pairs=explained, fallback=_fallback(read, draws) if fallback else [],
-        notes=_notes(read, cost),
+        notes=[*_notes(read, cost), *(note for _, erased in masked for note in erased)],
     )  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def _pair(a: Arm, b: Arm, found: dict[str, Figure]) -> Pair:
     )  # fmt: skip
 
 
-def _report(lake: Lake, arm: Arm, found: dict[str, Figure]) -> ArmReport:
+def _report(arm: Arm, found: dict[str, Figure], masked_share: float | None) -> ArmReport:
     spent: dict[str, Spent] = {}
     for a in arm.attempts():
         for (role, policy), s in a.told.spent.items():
@@ -155,7 +156,7 @@ def _report(lake: Lake, arm: Arm, found: dict[str, Figure]) -> ArmReport:
         name=arm.name, suite=arm.suite, evaluations=arm.evaluations, models=tuple(m["model_id"] for m in arm.models),
         n_tasks=len(arm.tasks), n_seeds=arm.n_seeds, n_attempts=arm.n_attempts, left_out=arm.left_out, fixed=arm.fixed,
         settings=arm.settings(), figures=found, seeds=over_seeds(outcomes), components=components(outcomes), spent=spent,
-        recorded_usd=sum(known_usd) if known_usd else None, masked_share=_masked_share(lake, arm.models),
+        recorded_usd=sum(known_usd) if known_usd else None, masked_share=masked_share,
     )  # fmt: skip
 
 
@@ -209,11 +210,13 @@ def _notes(read: Sequence[Arm], cost: Costs) -> list[str]:
     return notes
 
 
-def _masked_share(lake: Lake, models: Sequence[Any]) -> float | None:
-    """Share of steps masked in what these models were trained on; None where nothing here was."""
-    datasets = {(m["dataset"], m["dataset_version"]) for m in models if m["dataset"]}
-    if not datasets:
-        return None
-    rows = pl.concat([pl.DataFrame(lake.read(d, v, ["n_masked_steps", "steps"])) for d, v in sorted(datasets)])
-    n = int(rows["steps"].list.len().sum())
-    return int(rows["n_masked_steps"].sum()) / n if n else None
+def _masked_share(lake: Lake, arm: Arm) -> tuple[float | None, list[str]]:
+    """Share of steps masked in what an arm was trained on, and notes why not; None where nothing here was, or it is erased."""
+    datasets = sorted({(name, m["dataset_version"]) for m in arm.models if (name := table_of(m))})
+    read = {(d, v): rows_at(lake, d, v, ["n_masked_steps", "steps"]) for d, v in datasets}
+    erased = [f"{d} at version {v}" for (d, v), rows in read.items() if rows is None]
+    if erased:
+        return None, [f"{arm.name}: no share of masked steps, as a redaction erased rows of {', '.join(erased)}."]
+    tables = [pl.DataFrame(rows) for rows in read.values() if rows is not None]
+    n = sum(int(t["steps"].list.len().sum()) for t in tables)
+    return (sum(int(t["n_masked_steps"].sum()) for t in tables) / n if n else None), []

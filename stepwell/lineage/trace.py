@@ -2,6 +2,7 @@
 
 A model names its dataset and version; the dataset's rows name their trajectories and events; `sources` names the files of
 those imported, start and action events the run and policy of those rolled out. A policy that is itself a model is followed.
+Of a version that a redaction erased its seal is told, and what its table's current version still leads to.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stepwell.affected import table_of
+from stepwell.affected import readable, table_of
 from stepwell.errors import UnknownName, UsageError
 from stepwell.lake import Lake
 from stepwell.lineage.tree import Tree
 from stepwell.log import EventLog
 from stepwell.models import registered
+from stepwell.seals import seal_of
 
 Row = dict[str, Any]
 Locate = Callable[[Mapping[str, Any], str, Set[str]], dict[str, Any]]
@@ -114,20 +116,28 @@ def _dataset(lake: Lake, row: Row, models: Sequence[Row], met: set[str]) -> Tree
     assert name is not None
     facts = {"version": row["dataset_version"], "hash": row["dataset_hash"], "events_version": row["events_version"]}
     columns = ["row_id", "trajectory_id", "corpus", "n_trained_tokens", "n_masked_steps"]
-    rows = lake.read(name, row["dataset_version"], columns=columns)
-    facts |= {
-        "rows": len(rows),
-        "trained_tokens": pc.sum(rows.column("n_trained_tokens")).as_py() or 0,
-        "masked_steps": pc.sum(rows.column("n_masked_steps")).as_py() or 0,
-        "first_rows": sorted(rows.column("row_id").to_pylist())[:_FIRST],
-    }
+    at = readable(lake, name, row["dataset_version"])
+    rows = lake.read(name, at, columns=columns)
+    if at == row["dataset_version"]:
+        facts |= {
+            "rows": len(rows),
+            "trained_tokens": pc.sum(rows.column("n_trained_tokens")).as_py() or 0,
+            "masked_steps": pc.sum(rows.column("n_masked_steps")).as_py() or 0,
+        }
+    else:
+        _, seal = seal_of(lake, name, row["dataset_version"]) or (None, {})
+        counts = orjson.loads(seal.get("counts", "{}"))
+        facts |= {k: counts.get(k) for k in ("rows", "trained_tokens", "masked_steps")}
+        facts |= {"erased": True, "read_at": at, "rows_read": len(rows)}
+    facts["first_rows"] = sorted(rows.column("row_id").to_pylist())[:_FIRST]
     corpora: dict[str, set[str]] = {}
     for corpus, trajectory in zip(
         rows.column("corpus").to_pylist(), rows.column("trajectory_id").to_pylist(), strict=True
     ):
         corpora.setdefault(corpus, set()).add(trajectory)
     files = _files(lake)
-    children = [_corpus(lake, c, sorted(corpora[c]), files, row, models, met) for c in sorted(corpora)]
+    events = readable(lake, "events", row["events_version"])
+    children = [_corpus(lake, c, sorted(corpora[c]), files, events, models, met) for c in sorted(corpora)]
     return Tree("dataset", name, facts, tuple(children))
 
 
@@ -147,14 +157,14 @@ def _corpus(
     corpus: str,
     ids: list[str],
     files: dict[str, list[Row]],
-    row: Row,
+    events: int | None,
     models: Sequence[Row],
     met: set[str],
 ) -> Tree:
     used = {source["path"]: source for trajectory in ids for source in files.get(trajectory, [])}
     children = [_source(s) for _, s in sorted(used.items())]
     rolled_out = [trajectory for trajectory in ids if trajectory not in files]
-    for (run_id, policy), n in sorted(_runs(lake, rolled_out, row["events_version"]).items()):
+    for (run_id, policy), n in sorted(_runs(lake, rolled_out, events).items()):
         children.append(_rollout(lake, run_id, policy, n, models, met))
     return Tree("corpus", corpus, {"trajectories": len(ids), "first": ids[:_FIRST]}, tuple(children))
 
@@ -195,10 +205,15 @@ def _run_policy(rows: pa.Table) -> list[tuple[str, str]]:
 
 
 def _row(lake: Lake, row_id: str, models: Sequence[Row], locate: Locate | None) -> Tree | None:
-    """A training row: of the current version of its dataset, else of the newest version a model was trained on."""
+    """A training row: of the current version of its dataset, else of the newest version a model was trained on.
+
+    Versions that a redaction erased are passed over.
+    """
     versions = [(name, lake.version(name)) for name in lake.dataset_names()]
     versions += [(name, m["dataset_version"]) for m in models if (name := table_of(m)) in lake.dataset_names()]
     for name, version in dict.fromkeys(versions):
+        if readable(lake, name, version) != version:
+            continue
         rows = lake.read(name, version, filters=pc.field("row_id") == row_id).to_pylist()
         if rows:
             row = rows[0]
