@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.tree import Tree as RichTree
 
+from schemas.kinds import KINDS
 from stepwell import query
 from stepwell.errors import UnknownName
 from stepwell.health.status import history, tables
@@ -27,6 +28,7 @@ from stepwell.lineage.picture import picture
 from stepwell.log import EventLog
 
 Column = tuple[str, Any]
+_NAMED = 10
 _WHEN = pl.Datetime("ms", "UTC")
 
 
@@ -76,8 +78,11 @@ class OpenLake:
 
         Give a trajectory or a kind where the log is large: the answer is held in memory. Columns of kinds are structs.
         """
-        ids, kinds = [trajectory] if trajectory else None, [kind] if kind else None
-        return _frame(EventLog(self.lake).read(version, trajectory_ids=ids, kinds=kinds))
+        if kind is not None and kind not in KINDS:
+            raise UnknownName("event kind", kind, KINDS, "Name one of these.")
+        ids, kinds = None if trajectory is None else [trajectory], None if kind is None else [kind]
+        rows = EventLog(self.lake).read(version, trajectory_ids=ids, kinds=kinds)
+        return _frame(self._known("trajectory_id", trajectory, rows))
 
     def sql(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
         """The answer to one SELECT over tables and views (docs/sql.md); raises UsageError for anything else."""
@@ -141,7 +146,19 @@ class OpenLake:
 
     def _table(self, name: str, order: list[str], column: str, value: str | None) -> pl.DataFrame:
         wanted = None if value is None else pc.field(column) == value
-        return _frame(self.lake.read(name, filters=wanted)).sort(order)
+        return _frame(self._known(column, value, self.lake.read(name, filters=wanted))).sort(order)
+
+    def _known(self, column: str, value: str | None, rows: pa.Table) -> pa.Table:
+        """The rows asked for by a value; raises UnknownName where there are none because the log does not have it."""
+        if (
+            value is None
+            or len(rows)
+            or len(self.lake.read("events", columns=[column], filters=pc.field(column) == value))
+        ):
+            return rows
+        names = {*self.lake.read("trajectories", columns=[column]).column(0).to_pylist()}
+        act = f"At most {_NAMED} are named; `.trajectories()` has them all."
+        raise UnknownName(column.removesuffix("_id"), value, sorted(names)[:_NAMED], act)
 
 
 def _frame(rows: pa.Table) -> pl.DataFrame:

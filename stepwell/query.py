@@ -8,15 +8,18 @@ temporary file.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import count
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+from duckdb.sqltypes import DuckDBPyType
 
 from schemas.tables import DATASET, TABLES
 from stepwell.errors import UnknownName, UsageError
@@ -43,6 +46,10 @@ class Limits:
 
 DEFAULT = Limits()
 _PAUSE = 0.05
+_SIZE = re.compile(r"(?i)[0-9]{1,6}(\.[0-9]+)? ?[kmgt]i?b")
+_FOREIGN = ("interval", "union", "bit", "bignum", "time with time zone", "variant")
+"""Types that Arrow, Parquet or Polars do not have: a column with one in it is given as the text DuckDB writes."""
+_NESTED = ("list", "array", "struct", "map")
 
 
 def connect(
@@ -67,13 +74,17 @@ def connect(
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET temp_directory = ''")
     connection.execute("SET parquet_metadata_cache = true")
+    if not _SIZE.fullmatch(limits.memory):  # DuckDB takes a negative number for no limit
+        raise UsageError(
+            f"memory {limits.memory!r} is no size; allowed: a number up to 999999 with MB or GB. Give for example 4GB."
+        )
     try:
         connection.execute(f"SET memory_limit = {quoted(limits.memory)}")
-    except duckdb.Error as error:
+        allowed = make(connection, lake, pinned)
+    except duckdb.OutOfMemoryException as error:
         raise UsageError(
-            f"memory {limits.memory!r} is no size; allowed: a number with MB or GB, such as 4GB."
+            f"memory {limits.memory!r} is too little to open the lake; allowed: more. Give for example 4GB."
         ) from error
-    allowed = make(connection, lake, pinned)
     connection.execute("SET python_enable_replacements = false")
     connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, allowed))}]")
     connection.execute("SET enable_external_access = false")
@@ -109,6 +120,7 @@ def run(
 ) -> pa.Table:
     """The answer to one SELECT; raises UsageError for anything else, SQL that DuckDB refuses, and what passes a limit.
 
+    Columns of one name are `a`, `a_1` and so on.
     An interrupt (SIGINT) ends the query with KeyboardInterrupt; the connection can be asked again.
     """
     ends = None if limits.seconds is None else time.monotonic() + limits.seconds
@@ -135,20 +147,42 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Paramet
     try:
         _require_select(connection, sql)
         bound = dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
+        relation = connection.sql(sql, params=bound or None)
+        names, foreign = _named(relation.columns), [_is_foreign(kind) for kind in relation.types]
+        if any(foreign):
+            given = (f"CAST(#{i} AS VARCHAR)" if text else f"#{i}" for i, text in enumerate(foreign, 1))
+            relation = relation.project(", ".join(given))
         batches, n = [], 0
-        with connection.sql(sql, params=bound or None).to_arrow_reader(50_000) as reader:
+        with relation.to_arrow_reader(50_000) as reader:
             for batch in reader:
                 n += len(batch)
                 if n > limits.rows:
                     raise UsageError(f"the answer has more than {limits.rows} rows; add a LIMIT, or count instead.")
                 batches.append(batch)
-            return pa.Table.from_batches(batches, reader.schema)
+            return pa.Table.from_batches(batches, reader.schema).rename_columns(names)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         if "Out of Memory" in str(error):
             raise UsageError(
                 f"the query needs more than {limits.memory} of memory; ask for less, or allow more."
             ) from error
         raise UsageError(f"{error}\nTables: {', '.join([*TABLES, *VIEWS])}; columns are in docs/schema.md.") from error
+
+
+def _named(names: Sequence[str]) -> list[str]:
+    """The names with a number after each that came before: a name that stands anywhere is not made again."""
+    made: dict[str, None] = {}
+    taken = set(names)
+    for name in names:
+        free = name if name not in made else next(n for i in count(1) if (n := f"{name}_{i}") not in taken)
+        taken.add(free)
+        made[free] = None
+    return list(made)
+
+
+def _is_foreign(kind: DuckDBPyType) -> bool:
+    """Whether a type is one of `_FOREIGN` or made of one."""
+    parts = [part for _, part in kind.children if isinstance(part, DuckDBPyType)] if kind.id in _NESTED else []
+    return kind.id in _FOREIGN or any(map(_is_foreign, parts))
 
 
 def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:

@@ -45,6 +45,8 @@ def test_sql_takes_parameters_and_only_reads(opened: OpenLake) -> None:
     counted = opened.sql("SELECT count(*) AS n FROM trajectories WHERE corpus = ?", ["demo"])
     assert counted["n"].to_list() == [2]
     assert opened.question("resolve_rate").columns[:2] == ["model", "corpus"]
+    odd = opened.sql("SELECT INTERVAL 1 DAY AS d, union_value(a := 1) AS u, 2 AS d")
+    assert odd.rows(named=True) == [{"d": "1 day", "u": "1", "d_1": 2}]
     with pytest.raises(UsageError, match="allowed: one SELECT"):
         opened.sql("DROP TABLE trajectories")
 
@@ -52,6 +54,20 @@ def test_sql_takes_parameters_and_only_reads(opened: OpenLake) -> None:
 def test_names_that_are_not_there_are_told(opened: OpenLake, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="unknown dataset 'srft'"):
         opened.dataset("srft")
+    for wrong, said in (
+        (lambda: opened.events(kind="verdit"), "unknown event kind 'verdit'; allowed: action, "),
+        (lambda: opened.events("nobody"), "unknown trajectory 'nobody'; allowed: t-good-a, "),
+        (lambda: opened.events(""), "unknown trajectory ''"),
+        (lambda: opened.steps("nobody"), "unknown trajectory 'nobody'"),
+        (lambda: opened.trajectories("nope"), "unknown corpus 'nope'; allowed: demo, "),
+        (lambda: opened.impact("x", "task"), "unknown task 'x'; allowed: task-"),
+        (lambda: opened.impact("x"), "unknown name 'x'; allowed: .*demo, "),
+    ):
+        with pytest.raises(UnknownName, match=said):
+            wrong()
+    assert opened.steps("t-<b>later").is_empty(), "it is in the log and not folded yet"
+    assert opened.events("t-<b>later", version=0).is_empty()
+    assert opened.events("t-good-a", kind="retraction").is_empty()
     with pytest.raises(LakeError, match="no table 'nothing'"):
         opened.versions("nothing")
     assert stepwell.open(str(tmp_path / "none")).versions().is_empty()

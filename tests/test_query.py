@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -189,6 +190,34 @@ def test_nothing_is_written_and_memory_time_and_rows_are_limited(lake: Lake, tmp
     assert sorted(tmp_path.rglob("*")) == before
     with pytest.raises(UsageError, match="'lots' is no size"):
         query.connect(lake, limits=query.Limits(memory="lots"))
+    for memory, said in (
+        ("-5GB", "'-5GB' is no size; allowed: a number"),
+        ("1KB", "'1KB' is too little to open the lake"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            query.connect(lake, limits=query.Limits(memory=memory))
+
+
+def test_columns_of_one_name_get_names_that_are_nowhere_else(lake: Lake) -> None:
+    assert ask(lake, "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a") == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}]
+
+
+def test_what_arrow_has_no_type_for_is_the_text_that_duckdb_writes(lake: Lake) -> None:
+    sql = (
+        "SELECT INTERVAL 14 MONTH AS i, {size: INTERVAL 1 DAY} AS s, [union_value(a := $n)] AS u, '101'::BIT AS b, "
+        "TIMETZ '10:00:00+05' AS t, 7 AS i, [1.5] AS d, 'x'::ENUM ('x') AS e ORDER BY ALL"
+    )
+    (row,) = query.run(query.connect(lake), sql, {"n": 1}).to_pylist()
+    assert [*row.values()] == [
+        "1 year 2 months",
+        "{'size': 1 day}",
+        "[1]",
+        "101",
+        "10:00:00+05",
+        7,
+        [Decimal("1.5")],
+        "x",
+    ]
 
 
 def test_an_interrupt_stops_the_query_and_not_the_connection(lake: Lake) -> None:

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from stepwell import query
 from stepwell.cli import asking
-from stepwell.cli.shell import Shell, Words
+from stepwell.cli.shell import Shell, Words, _statements
 from stepwell.fold import refresh
 from stepwell.health.status import tables
 from stepwell.lake import Lake
@@ -69,6 +69,7 @@ def test_one_answer_in_every_format(asked: Lake, program: Typer, tmp_path: Path)
     for wrong, said in (
         (["--format", "parquet"], "not for a terminal"), (["-o", "x.doc"], "allowed: .json, .csv"),
         (["--question", "loops"], "either one SELECT or --question"), (["--at", "x"], "neither a version nor TABLE=VERSION"),
+        (["--at", "²"], "neither a version nor TABLE=VERSION"),
     ):  # fmt: skip
         assert said in str(run(program, [*ask, *wrong]).exception)
 
@@ -164,6 +165,69 @@ def test_statements_come_from_a_pipe(asked: Lake) -> None:
     assert done.returncode == 1
     done = subprocess.run(command, input="SELECT 1 AS n;\n.exit\n.nope", capture_output=True, text=True, check=True)
     assert done.stdout == "n\n1\n"
+
+
+def test_comments_and_semicolons_inside_are_no_statements_and_end_none() -> None:
+    text = (
+        "-- first;\n.tables\nSELECT 1; -- one\nSELECT ';' || $$;$$ /* a;\n.b; */,\n .5;; SELECT 'é'; SELEC 2\n;;\n"
+        "/* last;\n*/ -- one"
+    )
+    assert [each.strip() for each in _statements(text)] == [
+        ".tables",
+        "-- first;\nSELECT 1;",
+        "-- one\nSELECT ';' || $$;$$ /* a;\n.b; */,\n .5;",
+        "SELECT 'é';",
+        "SELEC 2\n;",
+    ]
+    assert [*_statements("/* open; SELECT 1;")] == ["/* open; SELECT 1;"], "it is asked, and refused"
+
+
+def test_typed_comments_are_no_statements(shell: Shell, capsys: Any, tmp_path: Path) -> None:
+    with create_pipe_input() as typed:
+        typed.send_text("SELECT 5 AS n; -- five\r-- nothing\rSELECT 7 AS n -- ;\r;\r.quit\r")
+        shell.run(FileHistory(str(tmp_path / "history")), typed, DummyOutput())
+    out = capsys.readouterr()
+    assert ("5" in out.out, "7" in out.out, out.err) == (True, True, "")
+
+
+def test_the_shell_goes_on_after_a_file_or_a_value_that_cannot_be(shell: Shell, capsys: Any, tmp_path: Path) -> None:
+    def said(text: str) -> str:
+        shell.take(text)
+        return str(capsys.readouterr().err)
+
+    for name in ("x.csv", "x.parquet"):
+        assert said(f".output {tmp_path}/nowhere/{name}") == ""
+        assert "cannot be written" in said("SELECT 1")
+    for value in ("DATE '290000-01-01'", "TIMESTAMP 'infinity'", "[TIMESTAMP_S 'infinity']"):
+        for shape in ("table", "json", "csv", "markdown"):
+            shell.take(f".format {shape}")
+            told = said(f"SELECT 1 AS one, {value} AS late")
+            assert "column 'late'" in told
+            assert "CAST(x AS VARCHAR)" in told
+    said(f".output {tmp_path}/x.parquet")
+    assert "CAST(x AS VARCHAR)" in said("SELECT TIMESTAMP_S 'infinity' AS late")
+    said(f".output {tmp_path}/x.parquet")
+    assert "1 rows in" in said("SELECT INTERVAL 1 DAY AS d")
+    assert pq.read_table(tmp_path / "x.parquet").to_pylist() == [{"d": "1 day"}]
+
+
+def test_numbers_are_numbers_in_json_however_wide(asked: Lake, program: Typer, tmp_path: Path) -> None:
+    large = 2**127 - 1
+    sql = f"SELECT sum(n_steps) AS n, {large}::HUGEINT AS h, 5::DECIMAL(4, 0) AS w, [1.25] AS l, 2.00 AS f FROM trajectories"
+    for extra in (["--json"], ["-o", str(tmp_path / "x.json")]):
+        shown = CliRunner().invoke(program, ["sql", sql, "--lake", asked.uri, *extra]).stdout
+        text = shown if extra == ["--json"] else (tmp_path / "x.json").read_text()
+        (row,) = json.loads(text)
+        assert row == {"n": 30, "h": large, "w": 5, "l": [1.25], "f": 2.0}
+        assert [type(row[k]) for k in "nhwf"] == [int, int, int, float]
+    shown = CliRunner().invoke(program, ["sql", "SELECT 2.50 AS f", "--format", "csv", "--lake", asked.uri]).stdout
+    assert shown == "f\n2.50\n"
+
+
+def test_columns_of_one_name_stand_under_their_own(asked: Lake, program: Typer) -> None:
+    ask = ["sql", "SELECT 'x' AS a, 'y' AS a, 'last' AS z", "--lake", asked.uri]
+    assert "│ x │ y   │ last │" in CliRunner().invoke(program, ask).stdout
+    assert json.loads(CliRunner().invoke(program, [*ask, "--json"]).stdout) == [{"a": "x", "a_1": "y", "z": "last"}]
 
 
 def test_a_file_for_the_answer_needs_a_statement(asked: Lake, program: Typer) -> None:

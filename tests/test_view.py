@@ -27,6 +27,7 @@ from stepwell.cli import build_app
 from stepwell.critics.run import judge_new
 from stepwell.curation.masks import mask_new, rule_of
 from stepwell.datasets.build import build
+from stepwell.display import plain
 from stepwell.errors import UsageError
 from stepwell.event import Event
 from stepwell.ids import storable
@@ -117,6 +118,12 @@ def test_a_page_holds_every_event_that_holds_and_says_who_judged(world: Lake, tm
         assert set(told["raters"]) == {r["policy"] for r in rows if r["kind"] == "verdict"}
         texts = [r["action"]["text"] for r in rows if r["kind"] == "action"]
         assert [e["action"]["text"] for e in shown["events"] if e["kind"] == "action"] == texts
+
+
+def test_what_is_said_of_a_page_cannot_steer_a_terminal(world: Lake, tmp_path: Path) -> None:
+    shown = run(world, "t-hostile", "-o", str(tmp_path / "a.html")).replace("\n", "")
+    assert "⟨U+202E⟩gnp.exe" in shown
+    assert plain(shown) == shown
 
 
 def test_a_trajectory_is_named_by_the_beginning_of_its_id(world: Lake, tmp_path: Path) -> None:
@@ -238,7 +245,7 @@ def test_the_server_answers_this_machine_and_nobody_behind_another_name(world: L
         assert asked(server, "/view?id=t-good", Sec_Fetch_Mode="navigate", **cross)[0] == 200
         assert asked(server, "/", "POST")[0] == 501
         assert asked(server, "/view?id=t-good", "HEAD")[2] == ""
-        for path in ("/view?id=nobody", "/view", "/../etc/passwd", "/?first=x"):
+        for path in ("/view?id=nobody", "/view", "/../etc/passwd", "/?first=x", "/?first=%C2%B2"):
             assert asked(server, path)[0] == 404, path
         assert "<b>" not in asked(server, "/view?id=" + quote("<b>"))[2]
         assert asked(server, "/" + "x" * 30_000)[0] == 414
@@ -250,6 +257,9 @@ def test_the_list_is_filtered_by_sql_that_can_only_read(world: Lake, tmp_path: P
     rest, _ = listed(world, Asked(first=SIZE))
     assert len(rest) == total - SIZE
     assert not {r["trajectory_id"] for r in rest} & {r["trajectory_id"] for r in rows}
+    assert listed(world, Asked(first=999_999_999)) == ([], total)
+    assert f"{total} trajectories, {SIZE + 1} to {total} shown" in list_page(world, Asked(first=999_999_999)).html
+    assert "0 trajectories" in list_page(world, Asked("false", first=SIZE)).html
     (one,) = listed(world, Asked("trajectory_id = 't-loop' -- a comment"))[0]
     assert (one["n_steps"], one["resolved"], one["attempts"]) == (6, False, 3)
     secret = tmp_path / "secret.csv"

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from stepwell.cli.common import console, emit, output, put
+from stepwell.cli.common import console, output, put
 from stepwell.display import terminal
 from stepwell.errors import UsageError
 from stepwell.sheets import cell
 
 _SHOWN = 200
+_CAST = "cast the column to text, for example CAST(x AS VARCHAR)"
 
 
 class Format(StrEnum):
@@ -48,8 +52,6 @@ def show(answer: pa.Table, shape: Format, to: Path | None = None) -> None:
     if to is not None:
         _write(answer, shape, to)
         console.print(f"{len(answer)} rows in {to}", highlight=False, markup=False)
-    elif shape is Format.json:
-        emit(answer.to_pylist())
     elif shape is Format.table:
         output.print(_table(answer))
         if len(answer) > _SHOWN:
@@ -59,19 +61,43 @@ def show(answer: pa.Table, shape: Format, to: Path | None = None) -> None:
 
 
 def _write(answer: pa.Table, shape: Format, to: Path) -> None:
-    if shape is Format.parquet:
-        pq.write_table(answer, to)
-    elif shape is Format.json:
-        to.write_bytes(orjson.dumps(answer.to_pylist(), default=str, option=orjson.OPT_INDENT_2))
-    elif shape is Format.table:
+    if shape is Format.table:
         raise UsageError(f"a table is for a terminal; allowed in {to}: json, csv, markdown, parquet. Give --format.")
-    else:
-        to.write_text(_text(answer, shape), encoding="utf-8")
+    text = "" if shape is Format.parquet else _text(answer, shape)
+    try:
+        if shape is Format.parquet:
+            pq.write_table(answer, to)
+        else:
+            to.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{to} cannot be written ({error}); name a file in a folder that is there.") from error
+    except pa.ArrowException as error:
+        raise UsageError(f"Parquet cannot hold the answer ({error}); {_CAST}.") from error
+
+
+def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """The rows as Python has them; raises UsageError for a column with a value that Python has not."""
+    columns = []
+    for name, column in zip(answer.column_names, answer.columns, strict=True):
+        try:
+            columns.append(column.to_pylist())
+        except (OverflowError, ValueError) as error:
+            raise UsageError(f"column {name!r} ({column.type}) holds what Python cannot ({error}); {_CAST}.") from error
+    return zip(*columns, strict=True)
+
+
+def _json(value: Any) -> Any:
+    """What orjson does not know: a DECIMAL or HUGEINT is a number however long, anything else its text."""
+    if not isinstance(value, Decimal):
+        return str(value)
+    return float(value) if value.as_tuple().exponent else orjson.Fragment(str(value))
 
 
 def _text(answer: pa.Table, shape: Format) -> str:
-    out = io.StringIO()
-    rows = zip(*(c.to_pylist() for c in answer.columns), strict=True)
+    out, rows = io.StringIO(), _rows(answer)
+    if shape is Format.json:
+        named = [dict(zip(answer.column_names, row, strict=True)) for row in rows]
+        return orjson.dumps(named, default=_json, option=orjson.OPT_INDENT_2).decode() + "\n"
     if shape is Format.csv:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(answer.column_names)
@@ -84,6 +110,6 @@ def _text(answer: pa.Table, shape: Format) -> str:
 
 def _table(answer: pa.Table) -> Table:
     table = Table(*(terminal(name) for name in answer.column_names))
-    for row in answer.slice(0, _SHOWN).to_pylist():
-        table.add_row(*(terminal("" if v is None else str(v)) for v in row.values()))
+    for row in _rows(answer.slice(0, _SHOWN)):
+        table.add_row(*(terminal("" if v is None else str(v)) for v in row))
     return table

@@ -95,7 +95,7 @@ def _versions(lake: Lake, pins: list[str]) -> dict[str, int]:
     versions: dict[str, int] = {}
     for pin in pins:
         name, _, number = pin.rpartition("=")
-        if not number.isdigit():
+        if not number.isdecimal():
             raise UsageError(f"--at {pin!r} is neither a version nor TABLE=VERSION; write for example --at 12.")
         if name:
             versions[name] = int(number)

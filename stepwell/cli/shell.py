@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import duckdb
@@ -117,7 +117,7 @@ class Shell:
         try:
             if text.startswith("."):
                 self._command(*text.split(maxsplit=1))
-            elif text.rstrip(";").strip():
+            elif not _is_empty(text):
                 self._ask(text)
             return True
         except KeyboardInterrupt:
@@ -195,7 +195,7 @@ def _keys() -> KeyBindings:
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         text = buffer.text.strip()
-        if not text or text.startswith(".") or text.endswith(";"):
+        if text.startswith(".") or _is_empty(_cut(text)[-1]):
             buffer.validate_and_handle()
         else:
             buffer.insert_text("\n")
@@ -208,15 +208,32 @@ def _goes_on(text: str) -> bool:
 
 
 def _statements(text: str) -> Iterator[str]:
-    """Dot commands and statements of a text; a statement ends at a line that ends with a semicolon."""
-    held: list[str] = []
-    for line in text.splitlines():
-        if not held and line.strip().startswith("."):
+    """Dot commands and statements of a text; those without anything but comments are left out."""
+    held = ""
+    for line in text.splitlines(keepends=True):
+        if line.lstrip().startswith(".") and _is_empty(held):
             yield line
-        else:
-            held.append(line)
-            if line.rstrip().endswith(";"):
-                yield "\n".join(held)
-                held = []
-    if held:
-        yield "\n".join(held)
+            continue
+        held += line
+        if ";" in line:
+            *whole, held = _cut(held)
+            yield from (each for each in whole if not _is_empty(each))
+    if not _is_empty(held):
+        yield held
+
+
+def _cut(text: str) -> list[str]:
+    """The statements of a text, each to its semicolon, and what comes after the last."""
+    said = text.encode()
+    ends = [
+        at + 1 for at, kind in duckdb.tokenize(text) if kind == duckdb.token_type.operator and said[at : at + 1] == b";"
+    ]
+    return [said[a:b].decode() for a, b in pairwise([0, *ends, len(said)])]
+
+
+def _is_empty(text: str) -> bool:
+    """Whether there is nothing in a text but semicolons and comments."""
+    try:
+        return not duckdb.extract_statements(text)
+    except duckdb.Error:
+        return False

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.display import plain
 from stepwell.errors import UsageError
 from stepwell.lake import Lake
 from stepwell.viewing.document import document
@@ -80,6 +81,5 @@ def write_page(lake: Lake, names: list[str], out: Path, tokens: bool = True, jso
     if json:
         emit({"out": str(out), "trajectories": ids, "steps": n_steps, "raters": raters})
     else:
-        output.print(
-            f"{out}: {n_steps} steps, {', '.join(raters) or 'nobody judged them'}", markup=False, highlight=False
-        )
+        told = plain(f"{out}: {n_steps} steps, {', '.join(raters) or 'nobody judged them'}")
+        output.print(told, markup=False, highlight=False)

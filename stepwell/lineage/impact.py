@@ -25,6 +25,7 @@ KINDS = ("trajectory", "event", "task", "repo", "corpus", "source", "model")
 """What can be asked about; without a kind the first of these that knows the name is meant."""
 _COLUMN = dict(zip(("trajectory", "task", "repo", "corpus", "source"), NAMED, strict=True))
 _SPEAKING = ("action", "attempt", "label", "verdict", "feedback")
+_NAMED = 3
 _READ = ["row_id", "trajectory_id", "event_ids", "mask_event_ids"]
 _COMPARED = ["arm_a", "arm_b", "n_tasks", "difference", "claimable"]
 
@@ -51,7 +52,18 @@ def impact(lake: Lake, name: str, kind: str | None = None) -> Tree:
                 return search.root("event", name, trajectories)
         elif trajectories := trajectories_of(lake, _COLUMN[one], name):
             return search.root(one, name, trajectories)
-    raise UnknownName(kind or "name", name, (), f"It may be any {', '.join(KINDS)}; `stepwell sql` lists them.")
+    some = [each for one in ((kind,) if kind else KINDS) for each in _some(lake, one)]
+    act = f"At most {_NAMED} of a kind are named; it may be any {kind or ', '.join(KINDS)}. `stepwell sql` lists them."
+    raise UnknownName(kind or "name", name, some, act)
+
+
+def _some(lake: Lake, kind: str) -> list[str]:
+    """The first few names of a kind among the first rows that have them."""
+    tables = {"event": ("events", "event_id"), "source": ("sources", "path"), "model": ("models", "name")}
+    table, column = tables[kind] if kind in tables else ("trajectories", _COLUMN[kind])
+    handle = lake.table(table)
+    rows = lake.dataset(handle).head(1000, columns=[column]).column(0).to_pylist() if handle else []
+    return sorted({name for name in rows if name})[:_NAMED]
 
 
 def _answers(lake: Lake, trajectories: Set[str], event_id: str) -> set[str]:

@@ -5,7 +5,7 @@ Belongs here: the question asked and the page of its answer. Does not belong her
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -65,15 +65,20 @@ def listed(lake: Lake, asked: Asked) -> tuple[list[dict[str, Any]], int]:
         rows = query.run(connection, asked.sql, limits=LIMITS).to_pylist()
     finally:
         connection.close()
+    if not rows and asked.first:
+        return [], listed(lake, replace(asked, first=0))[1]
     return rows, rows[0]["total"] if rows else 0
 
 
 def list_page(lake: Lake, asked: Asked) -> Page:
-    """The list as a page; what is wrong with the question stands on it."""
+    """The list as a page, the last one where more is skipped than there is; what is wrong with the question stands on it."""
     problem, total = "", 0
     rows: list[dict[str, Any]] = []
     try:
         rows, total = listed(lake, asked)
+        if total and not rows:
+            asked = replace(asked, first=(total - 1) // SIZE * SIZE)
+            rows, total = listed(lake, asked)
     except UsageError as error:
         problem = str(error)
     source, style = script("theme.js"), text("page.css")

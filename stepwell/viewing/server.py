@@ -58,7 +58,7 @@ class Viewer(ThreadingHTTPServer):
             if path != "/":
                 return told(f"no page {path!r}; allowed: / and /view?id=TRAJECTORY.", 404)
             first = query.get("first", ["0"])[0]
-            if not first.isdigit() or len(first) > 9:
+            if not first.isdecimal() or len(first) > 9:
                 raise UsageError(f"first={first!r} is no number; allowed: 0 and more.")
             return list_page(self.lake, Asked(query.get("where", [""])[0], query.get("order", [ORDER])[0], int(first)))
         except UsageError as error:
