@@ -25,7 +25,7 @@ from stepwell.health.status import history, tables
 from stepwell.lake import Lake
 from stepwell.lineage import Tree, impact, render_trace, trace
 from stepwell.lineage.picture import picture
-from stepwell.log import EventLog
+from stepwell.log import EventLog, live
 
 Column = tuple[str, Any]
 _NAMED = 10
@@ -80,9 +80,12 @@ class OpenLake:
         """
         if kind is not None and kind not in KINDS:
             raise UnknownName("event kind", kind, KINDS, "Name one of these.")
-        ids, kinds = None if trajectory is None else [trajectory], None if kind is None else [kind]
-        rows = EventLog(self.lake).read(version, trajectory_ids=ids, kinds=kinds)
-        return _frame(self._known("trajectory_id", trajectory, rows))
+        ids, kinds = None if trajectory is None else [trajectory], None if kind is None else [kind, "retraction"]
+        rows = self._known(
+            "trajectory_id", trajectory, EventLog(self.lake).read(version, trajectory_ids=ids, kinds=kinds)
+        )
+        held = live(rows)
+        return _frame(held if kind is None else held.filter(pc.equal(held.column("kind"), kind)))
 
     def sql(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
         """The answer to one SELECT over tables and views (docs/sql.md); raises UsageError for anything else."""

@@ -10,6 +10,7 @@ import pytest
 
 import stepwell
 from stepwell.errors import LakeError, UnknownName, UsageError
+from stepwell.event import Event
 from stepwell.fold import refresh
 from stepwell.lake import Lake
 from stepwell.log import EventLog
@@ -39,6 +40,21 @@ def test_events_by_trajectory_kind_and_version(opened: OpenLake) -> None:
     assert set(verdicts["kind"]) == {"verdict"}
     assert verdicts["verdict"].struct.field("label").null_count() == 0
     assert len(opened.events(version=1)) == len(opened.events()) - len(opened.events("t-<b>later"))
+
+
+def test_retracted_events_are_left_out(lake: Lake) -> None:
+    lakes.build(lake)
+    opened = stepwell.open(lake.uri)
+    target = opened.events("t-good-a", "action")["event_id"][0]
+    gone = Event("retraction", "t-good-a", "demo", "human", {"target_event": target, "action": "supersede"})
+    down = Event("retraction", "t-good-b", "demo", "human", {"action": "takedown"})
+    before = opened.events("t-good-a").height
+    EventLog(opened.lake).append([gone, down], "retract")
+    assert target not in opened.events("t-good-a")["event_id"]
+    assert target not in opened.events("t-good-a", "action")["event_id"]
+    assert opened.events("t-good-a").height == before, "one less, and its retraction"
+    assert opened.events("t-good-b").is_empty()
+    assert opened.events("t-good-b", "action").is_empty()
 
 
 def test_sql_takes_parameters_and_only_reads(opened: OpenLake) -> None:
