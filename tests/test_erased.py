@@ -20,6 +20,7 @@ from stepwell.contamination.reading import of_trajectories
 from stepwell.errors import LakeError, UnknownName
 from stepwell.evaluation.compare import compare
 from stepwell.event import Event
+from stepwell.exporters.reading import hidden_since
 from stepwell.fold import refresh
 from stepwell.lake import Lake
 from stepwell.lineage import impact, render_trace, trace
@@ -115,3 +116,9 @@ def test_contamination_reads_what_is_there(erased: Lake) -> None:
     assert (name, task.task_id) == ("t-good-b", "task-1")
     with pytest.raises(LakeError, match=r"read it at its current version \(2\)"):
         gate(erased, "datasets/srft", Contamination(), version=1)
+
+
+def test_what_was_taken_out_since_is_known_by_its_time(erased: Lake) -> None:
+    sealed = erased.read("models").column("events_version")[0].as_py()
+    assert hidden_since(EventLog(erased), sealed) == {"t-good-a"}
+    assert hidden_since(EventLog(erased), erased.version("events") or 0) == set()

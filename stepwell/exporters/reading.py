@@ -23,6 +23,7 @@ from schemas.events import EVENTS
 from schemas.kinds import KINDS
 from schemas.payloads import USAGE
 from schemas.upcast import upcast
+from stepwell.affected import readable
 from stepwell.errors import UsageError
 from stepwell.exporters.base import LeftOut, Row, Trajectory
 from stepwell.fold import fold_trajectories
@@ -173,10 +174,19 @@ def corpora_of(log: EventLog, version: int) -> list[str]:
 
 
 def hidden_since(log: EventLog, version: int) -> set[str]:
-    """Trajectories of which something was taken down or redacted after a version: nothing older of them is given out."""
-    columns = ["event_id", "trajectory_id", "retraction"]
-    known = set(log.read(version, kinds=["retraction"], columns=columns).column("event_id").to_pylist())
+    """Trajectories of which something was taken down or redacted after a version: nothing older of them is given out.
+
+    Where a redaction erased rows of that version, what was known then is told by its time.
+    """
+    columns = ["event_id", "trajectory_id", "recorded_at", "retraction"]
     now: list[Any] = log.read(kinds=["retraction"], columns=columns).to_pylist()
+    if readable(log.lake, "events", version) == version:
+        known = set(log.read(version, kinds=["retraction"], columns=["event_id"]).column(0).to_pylist())
+    else:
+        handle = log.lake.table("events")
+        assert handle is not None, "a version of it was named"
+        at = next((c["timestamp"] for c in handle.history() if c["version"] == version), 0)
+        known = {r["event_id"] for r in now if r["recorded_at"].timestamp() * 1000 <= at}
     return {
         r["trajectory_id"]
         for r in now
