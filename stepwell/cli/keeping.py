@@ -11,7 +11,7 @@ from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, e
 from stepwell.errors import StepwellError, UsageError
 from stepwell.fold import refresh
 from stepwell.lake import Lake
-from stepwell.redaction.finding import matching, taken_down
+from stepwell.redaction.finding import known_events, matching, taken_down
 from stepwell.redaction.run import Report, redact
 from stepwell.redaction.scan import scan
 from stepwell.redaction.target import Target
@@ -55,7 +55,7 @@ def redact_command(
     if not asked and not event:
         nothing = f"pattern {pattern!r} matches nothing" if pattern is not None else "nothing to redact"
         raise UsageError(f"{nothing}; give --value, --values, --pattern, --event or --prove.")
-    target = Target(tuple(sorted(checked(asked))), frozenset(event or ()))
+    target = Target(tuple(sorted(checked(asked))), known_events(opened, event or ()))
     if prove or dry_run:
         _scanned(opened, target, json)
     else:

@@ -10,7 +10,8 @@ What a person says is an instruction before the first step and an observation by
 The log is a tree. Each sidechain (a subagent) is a trajectory of its own, with the session as its parent. Where a session
 was rewound and told anew, the line that ends last is the session, and what was left behind is a trajectory that continues
 it from the step it forks from: every step is in one trajectory. A record without a parent follows the one before it: files
-without links, and what follows a compaction, are one line. `run_id` is the session.
+without links, and what follows a compaction, are one line. A message that is there again with the same `uuid`, and equal, is
+read once. `run_id` is the session.
 
 In `extra`: ids, signatures and all else of a record; records that are nobody's message (summaries, snapshots, attachments,
 API errors) are in `extra.records` of the end, in order. Not in the format: outcome, cost per step, prompts, tool schemas.
@@ -133,6 +134,7 @@ def _threads(records: list[Any], threads: dict[str, list[_Node]]) -> list[Any]:
     where: dict[str, tuple[str, int | None]] = {}
     replies: dict[str, tuple[str, int]] = {}
     calls: dict[str, tuple[str, int]] = {}
+    met: dict[str, Obj] = {}
     for record in records:
         uuid = record.get("uuid") if isinstance(record, dict) else None
         known = where.get(str(record.get("parentUuid"))) if isinstance(record, dict) else None
@@ -141,6 +143,8 @@ def _threads(records: list[Any], threads: dict[str, list[_Node]]) -> list[Any]:
             loose.append(record)
             if isinstance(uuid, str) and known:
                 where[uuid] = known
+            continue
+        if isinstance(uuid, str) and met.setdefault(uuid, record) is not record and met[uuid] == record:
             continue
         nodes = threads.setdefault(thread := _thread(record, known), [])
         reply, blocks = record["message"].get("id"), _blocks(record["message"])

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from stepwell.errors import BadInput
-from stepwell.importers.files import Blob, File
+from stepwell.importers.files import Blob
 
 INSTANCE, AGGREGATE, PREDICTIONS, VALIDATION = "instance-report", "results", "predictions", "validation-report"
 TRIAL = "harbor-result"
@@ -92,20 +92,12 @@ def read_companion(path: Path, digests: Digests | None = None) -> tuple[str, Any
     return classify(document), document
 
 
-def ids_in(blob: Blob) -> set[str]:
-    """Every instance id that is written in some bytes, found without parsing them."""
-    found: set[bytes] = set()
+def ids_in(blob: Blob) -> Counter[str]:
+    """Every instance id that is written in some bytes, found without parsing them, and at most how often."""
+    found: Counter[bytes] = Counter()
     with blob.open() as stream:
         kept = b""
         while chunk := stream.read(_CHUNK):
             found.update(_IDS.findall(kept + chunk))
             kept = chunk[-_OVERLAP:]
-    return {name.decode("utf-8", "replace") for name in found}
-
-
-def ids_of(path: Path) -> set[str]:
-    """Every instance id in a file; none of one that cannot be read."""
-    try:
-        return ids_in(File(path))
-    except BadInput:
-        return set()
+    return Counter({name.decode("utf-8", "replace"): n for name, n in found.items()})

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -27,6 +27,9 @@ LONGEST_LINE = 128 << 20
 HEAD = 1 << 20
 _SMALL = 64 << 20
 _CHUNK = 1 << 20
+_EVENT = re.compile(r"event-[0-9]{1,18}-.+\.json")
+_BREAKS = bytes.maketrans(b"\r\n", b"  ")
+"""Line breaks as blanks: between the values of JSON both say nothing, and within them neither can stand as it is."""
 
 
 class Blob(Protocol):
@@ -92,6 +95,35 @@ class File:
         now = _stat(self.path) if self.size > _SMALL else self._about
         if (now.st_size, now.st_mtime_ns) != self.state:
             raise BadInput("unreadable", "it changed while it was read; import it again.")
+
+
+class Joined(File):
+    """JSON documents of a file each as JSON lines, a line each, all in memory. Raises BadInput when they are too large."""
+
+    def __init__(self, files: Sequence[File]) -> None:
+        super().__init__(files[0].path)
+        self.size, changed = sum(f.size + 1 for f in files), max(f.state[1] for f in files)
+        self.state = (self.size, changed)
+        if self.size > LARGEST:
+            raise BadInput("too_large", f"{len(files)} files of one conversation, {self.size} bytes; split them.")
+        self._joined = b"".join(f.open().read().translate(_BREAKS) + b"\n" for f in files)
+
+    def open(self) -> IO[bytes]:
+        """A stream at the first byte."""
+        return io.BytesIO(self._joined)
+
+    def unchanged(self) -> None:
+        """Nothing to raise: every file was read in one piece."""
+
+
+def is_event(path: Path) -> bool:
+    """Whether a file is named as an event of a conversation that is kept as one file an event (OpenHands SDK)."""
+    return _EVENT.fullmatch(path.name) is not None
+
+
+def events_of(folder: Path) -> list[Path]:
+    """The files of a folder that are named as events, in the order of their numbers."""
+    return sorted(filter(is_event, _entries(folder)), key=lambda p: (int(p.name.split("-")[1]), p.name))
 
 
 def _stat(path: Path) -> os.stat_result:

@@ -20,10 +20,10 @@ from stepwell.ids import sha256, storable
 from stepwell.importers.base import Imported, Rejected
 from stepwell.importers.fidelity import Fidelity
 from stepwell.importers.files import read_head
-from stepwell.importers.growing import COLUMNS, additions
+from stepwell.importers.growing import COLUMNS, additions, redactions
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.secrets.redact import Redactor
+from stepwell.secrets.redact import Redactor, salt_of
 
 _MOST_BYTES = 48 << 20
 _DOWN = "\0taken down"
@@ -203,10 +203,12 @@ class Ledger:
         if held.trajectory.n_records is None:
             return []
         rows = self.log.read(trajectory_ids=[held.trajectory.trajectory_id], columns=COLUMNS).to_pylist()
-        events = additions(rows, held.trajectory)
+        redacted = bool(redactions(rows))
+        events = additions(rows, held.trajectory, salt_of(self.lake) if redacted else b"")
         if events is None:
             detail = "the session is in the log with other content and as many records or more; give it another id."
-            self._refuse(held, Rejected("diverged", detail, held.offset))
+            without = replace(held, raw=b"") if redacted else held  # its bytes may hold what was redacted
+            self._refuse(without, Rejected("diverged", detail, held.offset))
         return events or []
 
     def _corpora(self, trajectory_ids: set[str]) -> dict[str, str]:

@@ -1,5 +1,8 @@
 """OpenHands SDK conversations (`openhands-sdk` 1.x): a stream of events told apart by `kind`, as lines, a list or `items`.
 
+Files of a folder named `event-NUMBER-ID.json` with an event each are one conversation in the order of their numbers: the
+same trajectory as those events in one file. Of `base_state.json` beside them nothing is read.
+
 Kept where: `SystemPromptEvent` and messages before the first action are instructions (with the tool schemas offered), later
 messages of others are observations by a human. Every `ActionEvent` is one step, as is every message of the agent; actions
 of one model response share `usage.call_id`. Its `critic_result` is a verdict of a critic: `confidence` is the score
@@ -38,7 +41,7 @@ _ANSWERS = ("ObservationEvent", "UserRejectObservation", "AgentErrorEvent")
 
 
 class OpenHandsSdk:
-    """Reads the events of one conversation; a file is one trajectory."""
+    """Reads the events of one conversation; a file, or the event files of a folder, is one trajectory."""
 
     name = "openhands-sdk-events"
     versions = ("",)
@@ -58,6 +61,10 @@ class OpenHandsSdk:
         kind = o.get("kind")
         told = isinstance(kind, str) and kind.endswith(("Event", "Observation")) and "id" in o and "timestamp" in o
         return f"`kind` {kind[:40]}, `id`, `timestamp`" if told and isinstance(kind, str) else ""
+
+    def goes_on(self, record: Obj) -> bool:
+        """Whether a document is one event of many: more may follow, and each state would be a trajectory."""
+        return "kind" in record
 
     def read(self, data: Any, source: SourceFile) -> Iterator[Imported | Rejected]:
         """All events of a file -> one trajectory."""

@@ -1,10 +1,11 @@
 """OTLP JSON traces of model calls: `resourceSpans`, one document or a line a batch.
 
 Kept where: spans of one conversation (`gen_ai.conversation.id` or `session.id`, else the trace) are one trajectory, in the
-order they started. A span of a model call is one step, with usage and latency; messages of prompts are instructions before
-the first step and observations after it, each once: `dialogue` says how prompts are kept. Spans of tools give results,
-their raw text and their time. An evaluation event is an outcome. Prompts without content (it is opt-in) leave a step with
-what the span says. Conventions read are those of `span_messages`.
+order they started; of spans with the same `traceId` and `spanId` (exporters send again) the last one is read. A span of a
+model call is one step, with usage and latency; messages of prompts are instructions before the first step and observations
+after it, each once: `dialogue` says how prompts are kept. Spans of tools give results, their raw text and their time. An
+evaluation event is an outcome. Prompts without content (it is opt-in) leave a step with what the span says. Conventions
+read are those of `span_messages`.
 
 In `extra`: all other attributes; spans that are neither (agents, chains, HTTP) are in `extra.records` of the end, resource
 and scope in `extra` of the start. Not kept: OpenInference's `input.value` of a model call repeats its prompt; its sha256 is
@@ -154,7 +155,17 @@ def _conversations(spans: list[tuple[Span, Obj]]) -> dict[str, set[str]]:
     return named
 
 
-def _read(conversation: str, held: list[tuple[Span, Obj]], source: SourceFile) -> Imported:
+def _once(held: list[tuple[Span, Obj]]) -> list[tuple[Span, Obj]]:
+    """Of spans with the same ids the last one; one without both is like no other."""
+    kept: dict[object, tuple[Span, Obj]] = {}
+    for place, (span, around) in enumerate(held):
+        ids = (span.rest.get("traceId"), span.rest.get("spanId"))
+        kept[ids if all(isinstance(i, str) and i for i in ids) else place] = (span, around)
+    return list(kept.values())
+
+
+def _read(conversation: str, received: list[tuple[Span, Obj]], source: SourceFile) -> Imported:
+    held = _once(received)
     spans = [s for s, _ in held]
     about = next((p for s, p in held if s.about_models), {})
     scope = obj(about.get("scope"))
@@ -162,8 +173,8 @@ def _read(conversation: str, held: list[tuple[Span, Obj]], source: SourceFile) -
     attributes = [s.attributes for s in sorted(spans, key=lambda s: s.start)]
     if source.identity:
         builder = Builder.of(source, Otlp.name, conversation, agent)
-    else:  # spans that are received, not read from a file: the conversation grows
-        builder = Builder.of_session(source, Otlp.name, conversation, "", len(held), agent)
+    else:  # spans that are received, not read from a file: the conversation grows, also by one that is sent again
+        builder = Builder.of_session(source, Otlp.name, conversation, "", len(received), agent)
     builder.start(
         {
             "model": _first(attributes, "gen_ai.request.model", "gen_ai.response.model", "llm.model_name"),

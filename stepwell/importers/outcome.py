@@ -10,9 +10,10 @@ A trial of Harbor (`result.json` with `verifier_result`) grades the trajectories
 The rule: from the folder of the trajectory walk up at most 3 parents inside the import root; a report counts at a parent when
 every folder from there down to it has a usual name (`logs`, `results`, `sb-cli-reports`, `run_evaluation`...), is named as the
 instance, or stands below `run_evaluation`. Of each kind the nearest counts. A report nearer to another trajectory of the same
-instance, or equally near to two, says nothing of this one. Reports that agree are one outcome (of the most specific);
-otherwise every one is an outcome, aggregates first and the instance's own report last, numbered by `rerun` so that the
-last stands; when two of the same kind disagree, a last outcome says null, because nobody can tell which run they graded.
+instance, or equally near to two (as are two records of a file that differ), says nothing of this one. Reports that agree are
+one outcome (of the most specific); otherwise every one is an outcome, aggregates first and the instance's own report last,
+numbered by `rerun` so that the last stands; when two of the same kind disagree, a last outcome says null, because nobody can
+tell which run they graded.
 """
 
 from __future__ import annotations
@@ -21,17 +22,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from stepwell.errors import BadInput
 from stepwell.event import Event
 from stepwell.ids import storable
-from stepwell.importers.companions import AGGREGATE, INSTANCE, TRIAL, Digests, ids_of, is_ids, read_companion
-from stepwell.importers.files import File
+from stepwell.importers.companions import AGGREGATE, INSTANCE, TRIAL, Digests, ids_in, is_ids, read_companion
+from stepwell.importers.files import Blob, Bytes, File, Gzip, Line, first_line, read_lines
+
+if TYPE_CHECKING:
+    from stepwell.importers.containers import Opened
 
 Obj = dict[str, Any]
 _UP, _DOWN = 3, 6
+_PLAIN, _PACKED = (".json", ".jsonl"), (".ndjson", ".gz", ".parquet")
 _USUAL = {"logs", "log", "results", "result", "evaluation", "evaluations", "eval", "evals", "reports", "report"}
 _USUAL |= {"sb-cli-reports", "run_evaluation", "eval_outputs"}
 _LISTS: tuple[tuple[str, bool | None], ...] = (
@@ -78,7 +86,9 @@ class OutcomeIndex:
         for path in files:
             if path.name.endswith((".traj", ".traj.json")):
                 trajectories.append(path)
-            elif path.suffix in (".json", ".jsonl"):
+            elif path.suffix in _PACKED:
+                others.append(path)
+            elif path.suffix in _PLAIN:
                 kind, document = read_companion(path, index._digests)
                 if kind:
                     index._add(path, kind, document)
@@ -89,7 +99,7 @@ class OutcomeIndex:
             for name in {stem(path), path.parent.name} & named:
                 index._claims[name].append(path.parent)
         for path in others if named else ():
-            for name in ids_of(path) & named:
+            for name in _claims_of(path, named):
                 index._claims[name].append(path.parent)
         return index
 
@@ -165,6 +175,56 @@ class OutcomeIndex:
             return None
         rest = {k: v for k, v in report.items() if k != "resolved" and isinstance(v, str | int | float)}
         return Finding(storable(str(path)), kind, report["resolved"], _tests(report.get("tests_status")), rest)
+
+
+def _claims_of(path: Path, named: set[str]) -> list[str]:
+    """Those of these instances that a file names, each as often as records that differ do; none if it cannot be read."""
+    try:
+        file = File(path)
+        if path.suffix == ".parquet":
+            return _column(file, named)
+        blob = Gzip(file) if path.suffix == ".gz" else file
+        told = ids_in(blob)
+        found, plain = sorted(told.keys() & named), path.suffix in _PLAIN
+        if not found or (plain and (all(told[name] == 1 for name in found) or not _has_records(blob))):
+            return found
+        opened, unit = _opened(file)
+        if not unit:
+            return found if plain else []
+        if unit == "records" or opened.shape == "document":
+            return found
+        lines = read_lines(opened.blob) if opened.shape == "lines" else opened.pieces()
+        records = (line.data if isinstance(line, Line) else line.raw or b"" for line in lines)
+        return [name for name, _ in {(name, hash(r)) for r in records for name in ids_in(Bytes(r)).keys() & named}]
+    except BadInput:
+        return []
+
+
+def _opened(file: File) -> tuple[Opened, str]:
+    """A file opened, and what its importer reads; nothing when it has none. Raises BadInput."""
+    from stepwell.importers.containers import open_blob  # both need the registry, and that loads this module
+    from stepwell.importers.registry import IMPORTERS
+
+    opened = open_blob(file)
+    importer = IMPORTERS.get(opened.told.format)
+    return opened, importer.unit if importer else ""
+
+
+def _column(file: File, named: set[str]) -> list[str]:
+    """Those of these instances that rows of Parquet are of; none of rows that are no trajectories. Raises BadInput."""
+    if not _opened(file)[1]:
+        return []
+    try:
+        column = pq.ParquetFile(file.path).read(columns=["instance_id"]).to_pydict()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadInput("bad_archive", f"not whole Parquet: {str(error)[:160]}; fetch it again.") from error
+    return [name for name in column.get("instance_id", ()) if name in named]
+
+
+def _has_records(blob: Blob) -> bool:
+    """Whether a JSON file may be lines or a list, told from its first line without parsing it."""
+    first, more = first_line(blob)
+    return first.data[:1] == b"[" or (more and first.data.rstrip()[-1:] == b"}")
 
 
 def _trial(path: Path) -> Finding:

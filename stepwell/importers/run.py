@@ -3,6 +3,7 @@
 What a file is to the run is decided before it is parsed: the sha256 of its bytes, with what reports say of it, is looked up in
 `sources`. Events are committed before the sources that claim them, so a run that dies is finished by running it again: what
 was committed is known by its ids. A trajectory that is already in the log takes only new outcomes.
+A conversation that is kept as one file an event is read as one file: the first of its files that is met stands for all.
 Files with other suffixes than data files, hidden folders and Delta tables under a folder are not looked into.
 """
 
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 import gc
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +24,7 @@ from stepwell.ids import storable
 from stepwell.importers.base import Imported, Rejected, SourceFile
 from stepwell.importers.containers import Opened, Piece, open_blob
 from stepwell.importers.fidelity import Fidelity
-from stepwell.importers.files import File, Root, corpus_of, read_head, root_of
+from stepwell.importers.files import File, Joined, Root, corpus_of, events_of, is_event, read_head, root_of
 from stepwell.importers.identity import findings_before, joined
 from stepwell.importers.ledger import Held, Ledger, Taken
 from stepwell.importers.outcome import Finding, OutcomeIndex, outcome_events, stem
@@ -32,6 +34,8 @@ from stepwell.importers.units import units
 from stepwell.lake import Lake
 from stepwell.secrets.redact import Redactor, redactor_of
 
+_PARTED = "openhands-sdk-events"
+"""The format that is kept as one file an event."""
 DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".traj", ".gz", ".parquet", ".eval")
 
 
@@ -131,9 +135,10 @@ def import_roots(
     report = ImportReport(batch_id=f"import-{uuid.uuid4().hex[:16]}")
     ledger = Ledger(lake, report.batch_id, batch_events, redactor)
     total = sum(len(r.files) for r in roots)
+    apart: set[Path] = set()
     for root in roots:
         index = OutcomeIndex.build(root.path, root.beside)
-        run = _Run(report, ledger, index, corpus or corpus_of(root.path), format, root, redactor)
+        run = _Run(report, ledger, index, corpus or corpus_of(root.path), format, root, redactor, roots, apart)
         for path in root.files:
             run.file(path)
             if progress is not None:
@@ -158,6 +163,15 @@ def _take_back(report: ImportReport, refused: Sequence[tuple[Held, str]]) -> Non
     report.imported, report.rejected = report.imported - empty, report.rejected + empty
 
 
+def _is_part(file: File) -> bool:
+    """Whether a file holds one event of a conversation, and nothing else."""
+    try:
+        opened = open_blob(file)
+    except BadInput:
+        return False
+    return opened.told.format == _PARTED and opened.shape == "document"
+
+
 @dataclass
 class _Run:
     """The files of one root, one after the other."""
@@ -168,44 +182,69 @@ class _Run:
     corpus: str
     format: str | None
     root: Root
-    redactor: Redactor | None = None
+    redactor: Redactor | None
+    roots: Sequence[Root]
+    parts: set[Path]
+    """Files of all roots that were read with another."""
     recognised: str | None = None
     """Format of the file at hand, once it is known."""
     whole_kept: bool = False
     """Whether a reject of the file at hand holds all its bytes already."""
+    n: int = 1
+    """How many files the one at hand stands for."""
 
     def file(self, path: Path) -> None:
-        """Take one file in, and count it once."""
-        self.report.files += 1
-        self.recognised, self.whole_kept = None, False
+        """Take one file in, and count it once; one that was read with another was counted with it."""
+        if path in self.parts:
+            return
+        self.recognised, self.whole_kept, self.n = None, False, 1
         if not self.root.explicit and path.suffix not in DATA_SUFFIXES and path not in self.root.also:
-            self.report.ignored += 1
+            self.report.files, self.report.ignored = self.report.files + 1, self.report.ignored + 1
             return
         try:
             if not self.root.inside(path):
                 raise BadInput("unreadable", "a link that leads out of the folder; give what it leads to.")
-            file = self.root.begun.get(path) or File(path)
+            file = self.root.begun.get(path) or self._whole(path)
             self.report.n_bytes += file.size
             self._file(path, file)
         except BadInput as error:
-            self.report.rejected += 1
+            self.report.rejected += self.n
             raw = b"" if not self.root.inside(path) else read_head(path)
             self._reject(path, Rejected(error.reason, error.detail, error.offset), raw)
+        self.report.files += self.n
+
+    def _whole(self, path: Path) -> File:
+        """The file at a path; of a conversation kept as one file an event, all its events. Raises BadInput."""
+        file = File(path)
+        if not is_event(path) or self.format not in (None, _PARTED) or not _is_part(file):
+            return file
+        files = [f for p in events_of(path.parent) if self.root.inside(p) and _is_part(f := File(p))]
+        if len(files) < 2:
+            return file
+        paths = {path, *(f.path for f in files)}
+        self.parts |= paths
+        self.n = sum(self.listed[p] for p in paths)
+        return Joined(files)
+
+    @cached_property
+    def listed(self) -> Counter[Path]:
+        """The files of all roots, and how often each was given."""
+        return Counter(p for root in self.roots for p in root.files)
 
     def _file(self, path: Path, file: File) -> None:
         if path in self.root.begun:
             opened = open_blob(file)
             opened.told = self._told(opened.told)
             self._records(path, file, opened, Taken("", str(path), opened.told.format, file.size, growing=True))
-            self.report.imported += 1
+            self.report.imported += self.n
             return
         companion, plain = self.index.companions.get(path), self.index.sha256(file)
         if companion is not None:
-            self.report.outcome += 1
+            self.report.outcome += self.n
             self.ledger.companion(plain, str(path), companion, self.corpus, file.size)
             return
         if any(self.ledger.know(joined(plain, found), str(path)) for found in findings_before(self.index, path, file)):
-            self.report.known += 1
+            self.report.known += self.n
             return
         opened = open_blob(file)
         opened.told = self._told(opened.told)
@@ -214,14 +253,14 @@ class _Run:
         findings = self._records(path, file, opened, taken)
         taken.content_hash = joined(plain, findings)
         if taken.trajectory_ids and self.ledger.know(taken.content_hash, str(path)):
-            self.report.known += 1
+            self.report.known += self.n
             return
         if taken.trajectory_ids or not taken.n_rejected:
-            self.report.imported += 1
+            self.report.imported += self.n
             taken.imported = True
             self.ledger.done(taken)
         else:
-            self.report.rejected += 1
+            self.report.rejected += self.n
 
     def _records(self, path: Path, file: File, opened: Opened, taken: Taken) -> list[Finding]:
         """Take in every record of a file, or keep why not; returns what reports say of its trajectories."""

@@ -90,6 +90,8 @@ def clean_files(lake: Lake, taking: Taking) -> int:
                 continue
             if lines:
                 text = "".join(line for line in text.splitlines(keepends=True) if not _of(line, taking.target.down))
+            if path.endswith(".jsonl"):
+                text = "".join(taking.clean(line) for line in text.splitlines(keepends=True))
             lake.store.put(path, taking.clean(text).encode())
             n += 1
     return n

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from stepwell.ids import canonical
 from stepwell.secrets.detect import Found
-from stepwell.secrets.redact import Redactor
+from stepwell.secrets.redact import Redactor, secret_id
 from stepwell.secrets.values import forms
 
 
@@ -108,5 +108,5 @@ class Taking:
         self.clean: Callable[[str], str] = self.redactor.taking_out(found) if found else lambda text: text
 
     def secret_id(self, event_id: str) -> str:
-        """What stands for the id of an event that is gone: the id is a digest of what it said, so it goes too."""
-        return hashlib.blake2b(event_id.encode(), key=self.redactor.salt, digest_size=16).hexdigest()
+        """What stands in this lake for the id of an event that is gone."""
+        return secret_id(event_id, self.redactor.salt)

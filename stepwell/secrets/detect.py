@@ -19,6 +19,8 @@ from stepwell.secrets.values import forms
 MARK = "[REDACTED:"
 _HELPERS = re.compile(r"(?:secret-access-key|api-secret|passphrase|security-token|consumer-key)$")
 """Rules that Kingfisher reports as part of others only, whose match is a secret of its own."""
+IN_NUMBER = re.compile(r"[-+.\deE]+")
+"""What can stand in a number of JSON."""
 _WEAK, _SHORT = 12, 8
 
 
@@ -60,6 +62,7 @@ class Values:
 
     def __init__(self, values: Iterable[str]) -> None:
         self._values = {form: value for value in values for form in forms(value)}
+        self.numeric = any(IN_NUMBER.fullmatch(value) for value in self._values.values())
 
     def found(self, text: str) -> list[Found]:
         """The values that stand in a text in any form."""

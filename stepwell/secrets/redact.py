@@ -2,29 +2,38 @@
 
 A marker is `[REDACTED:kind:hash]`: eight hex digits of the secret's hash, keyed with a random salt of the lake, so that equal
 secrets have equal markers and whoever does not have the salt cannot try values against them. What is found in one place of a
-unit (a record, an event) is taken out of all of it, in every form of `values`.
+unit (a record, an event) is taken out of all of it, in every form of `values`. A number that holds an exact value becomes a
+string with its marker, and a text that is JSON stays JSON.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
+
+import orjson
 
 from stepwell.event import Event
 from stepwell.lake import Lake
-from stepwell.secrets.detect import MARK, Found, Values, detected
+from stepwell.secrets.detect import IN_NUMBER, MARK, Found, Values, detected
 from stepwell.secrets.values import forms, of_environment
 
 T = TypeVar("T")
+Put = Callable[[re.Match[str]], str]
 SALT = ".salt"
+_NUMBERS = frozenset((int, float))
 _LEAVES = frozenset((str, int, float, bool, type(None)))
 _ESCAPES = (("\\r", "\r"), ("\\n", "\n"), ("\\t", "\t"), ('\\"', '"'), ("\\/", "/"))
 """Escapes of JSON, undone before the rules look: most begin at a word boundary, which `\\n` before a key is not."""
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[-+.\deE]*')
+"""Strings and numbers of a text that is JSON."""
 
 
 def salt_of(lake: Lake) -> bytes:
@@ -35,6 +44,11 @@ def salt_of(lake: Lake) -> bytes:
             known = os.urandom(32)
             lake.store.put(SALT, known)
         return known
+
+
+def secret_id(event_id: str, salt: bytes) -> str:
+    """What stands for the id of an event that is gone: the id is a digest of what it said, so it goes too."""
+    return hashlib.blake2b(event_id.encode(), key=salt, digest_size=16).hexdigest()
 
 
 def redactor_of(lake: Lake, values: Iterable[str] = ()) -> Redactor:
@@ -56,18 +70,23 @@ class Redactor:
 
     def redact(self, value: T) -> T:
         """A string, list or object as parsed from JSON, without its secrets; the very value when it has none."""
+        return self._redacted(value, self._values.numeric)
+
+    def _redacted(self, value: T, numbers: bool) -> T:
         lines: list[str] = []
         _gather(value, lines.append)
+        if numbers:
+            lines += _numbers(value)
         text = "\n".join(lines)
         plain = text
         for escape, char in _ESCAPES if "\\" in text else ():
             plain = plain.replace(escape, char)
         found = [*self._values.found(text), *detected(plain)] if text else []
-        return _mapped(value, self.taking_out(found)) if found else value
+        return _mapped(value, self.taking_out(found), numbers) if found else value
 
     def apart(self, value: T) -> T:
         """The same with each string looked at alone, so that a string is always redacted in the same way."""
-        return _mapped(value, self.redact)  # type: ignore[no-any-return]
+        return _mapped(value, self.redact, self._values.numeric)  # type: ignore[no-any-return]
 
     def raw(self, data: bytes) -> bytes:
         """Bytes of unparsed input without their secrets."""
@@ -80,7 +99,8 @@ class Redactor:
         names: dict[str, str] = {}
         kept = []
         for event in events:
-            payload, usage, extra = self.redact((event.payload, event.usage, event.extra))
+            said = (event.payload, event.usage, event.extra)
+            payload, usage, extra = self._redacted(said, numbers=False)  # columns of numbers hold no text
             cause = names.get(event.caused_by or "", event.caused_by)
             clean = replace(event, payload=payload, usage=usage, extra=extra, caused_by=cause)
             names[event.event_id] = clean.event_id
@@ -101,7 +121,25 @@ class Redactor:
             self.counts[kind] += 1
             return mark
 
-        return lambda text: pattern.sub(put, text)
+        numeric = any(one.kind == "value" and IN_NUMBER.fullmatch(one.secret) for one in found)
+        return partial(_json_kept, pattern, put) if numeric else lambda text: pattern.sub(put, text)
+
+
+def _json_kept(pattern: re.Pattern[str], put: Put, text: str) -> str:
+    """A text with markers where the pattern is; one that is JSON stays JSON: a number with a marker becomes a string."""
+
+    def token(match: re.Match[str]) -> str:
+        said = match[0]
+        if said[0] != '"':
+            changed = pattern.sub(put, said)
+            return said if changed == said else f'"{changed}"'
+        if said[1] not in "{[":
+            return said
+        inner = orjson.loads(said)
+        changed = _json_kept(pattern, put, inner)
+        return said if changed == inner else json.dumps(changed)
+
+    return pattern.sub(put, _TOKENS.sub(token, text) if pattern.search(text) and _is_json(text) else text)
 
 
 def _gather(value: Any, put: Callable[[str], None]) -> None:
@@ -124,11 +162,31 @@ def _gather(value: Any, put: Callable[[str], None]) -> None:
         put(value)
 
 
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+def _numbers(value: Any) -> Iterator[str]:
+    """Every number as text."""
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+    elif type(value) in _NUMBERS:
+        yield str(value)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return text.lstrip()[:1] in ("{", "[") and isinstance(orjson.loads(text), dict | list)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _mapped(value: Any, change: Callable[[str], str], numbers: bool = False) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {change(k) if isinstance(k, str) else k: _mapped(v, change) for k, v in value.items()}
+        return {change(k) if isinstance(k, str) else k: _mapped(v, change, numbers) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_mapped(item, change) for item in value)
+        return type(value)(_mapped(item, change, numbers) for item in value)
+    if numbers and type(value) in _NUMBERS:
+        text = str(value)
+        changed = change(text)
+        return value if changed == text else changed
     return value

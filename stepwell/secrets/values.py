@@ -1,8 +1,8 @@
 """Exact values: where they come from, and the forms in which one value stands in other texts.
 
-A form is a literal to search for: the value itself, as JSON writes it (once and twice), percent-encoded, in hex, and in
-base64 at each of the three places it can have inside a longer text. Of base64 only what depends on the value alone is a
-form, so up to two characters on either side are not part of it.
+A form is a literal to search for: the value itself, as writers of JSON write it (once and twice), percent-encoded, in hex,
+and in base64 at each of the three places it can have inside a longer text. Of base64 only what depends on the value alone is
+a form, so up to two characters on either side are not part of it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -23,14 +24,20 @@ SHORTEST = 4
 _ENCODED = 8
 """Characters an encoded form must have: shorter ones would be met by chance."""
 _NAMES = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS?|PAT)(?:_|$)")
+_ESCAPED = [
+    re.compile(chars)
+    for chars in ("[&<>]", "[&<>']", r"[^\0-\x7f]", r"[^\0-\x7f]|[&<>']", r"""[^\0-\x7f]|[&<>'+`]|\\\"""")
+]
+"""What writers of JSON write as `\\uXXXX` though they need not: Go, others for HTML, Python, those with both, .NET (last)."""
 _LOOKS = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[^\s/]\S{11,}")
 
 
 def forms(value: str) -> list[str]:
     """Every form of a value, the longest first."""
     data = value.encode("utf-8", "surrogateescape")
-    escaped = _json(value)
-    found = {value, escaped, _json(escaped), escaped.replace("/", "\\/")}
+    once = _written(value)
+    found = {value, *once, *(form.replace("/", "\\/") for form in once)}
+    found |= {twice for form in once for twice in _written(form)}
     encoded = {quote(data, safe=""), quote(data), quote_plus(data), data.hex(), data.hex().upper()}
     for offset in range(3):
         text = base64.b64encode(b"\0" * offset + data).decode()
@@ -41,8 +48,18 @@ def forms(value: str) -> list[str]:
     return sorted(found, key=lambda form: (-len(form), form))
 
 
-def _json(value: str) -> str:
-    return orjson.dumps(value.encode("utf-8", "replace").decode()).decode()[1:-1]
+def _written(text: str) -> set[str]:
+    """A text as different writers of JSON write it."""
+    plain = orjson.dumps(text.encode("utf-8", "replace").decode()).decode()[1:-1]
+    if not _ESCAPED[-1].search(plain):
+        return {plain}
+    return {escaped.sub(partial(_units, digits), plain) for escaped in _ESCAPED for digits in ("04x", "04X")} | {plain}
+
+
+def _units(digits: str, match: re.Match[str]) -> str:
+    """A character as `\\uXXXX`, one for each of its UTF-16 units."""
+    data = match[0][-1].encode("utf-16-be")
+    return "".join(f"\\u{int.from_bytes(data[at : at + 2]):{digits}}" for at in range(0, len(data), 2))
 
 
 def of_file(path: str | Path) -> list[str]:
