@@ -17,6 +17,7 @@ from stepwell.lineage.picture import picture
 from stepwell.query import connect, question, run
 from stepwell.recipe import Recipe
 
+
 def of_models(
     result: dg.MaterializeResult[None], lake: Lake, branch: str, names: Sequence[str]
 ) -> dg.MaterializeResult[None]:
