@@ -45,7 +45,8 @@ IMPORTER = NebiusSweAgent()
 def _message(turn: Obj) -> Obj:
     """A turn as a chat message: the text is where the role has it, everything else as it is."""
     left = dict(turn)
-    role = left.pop("role") if isinstance(left.get("role"), str) else "user"
+    if left.get("role") == "ai":
+        left["role"] = "assistant"
     key = "text" if isinstance(left.get("text"), str) else "system_prompt"
     content = left.pop(key, None)
-    return {**left, "role": "assistant" if role == "ai" else role, "content": content}
+    return {**left, "content": content}
