@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import lakes
@@ -301,7 +302,7 @@ def test_a_fit_to_training_data_is_never_called_an_evaluation(lake: Lake) -> Non
     critic = f"steer-concise@1/{model_id}/k5"
     training = training_of(lake, critic)
     assert training == Training(True, (model_id,), ("datasets/small@1",), frozenset({"t0"}))
-    renamed = [e if e.policy != "judge@1" else Event(**{**_fields(e), "policy": critic}) for e in made]
+    renamed = [e if e.policy != "judge@1" else replace(e, policy=critic) for e in made]
     result = audit(table(renamed), critic, draws=100, training=training)
     assert (result.kind, result.n_trained_on) == ("training-fit", 1)
     assert "NOT AN EVALUATION but a fit to training data: 1 of these trajectories" in sheets(result)[0].note
@@ -310,10 +311,6 @@ def test_a_fit_to_training_data_is_never_called_an_evaluation(lake: Lake) -> Non
     assert audit(table(made), "judge@1", draws=100, training=training_of(lake, "judge@1")).kind == "unknown"
     assert audit(table(made), "judge@1", draws=100).kind == "unknown"
     assert training_of(lake, "rules@1").kind(["t0"]) == "evaluation"
-
-
-def _fields(event: Event) -> dict[str, Any]:
-    return {name: getattr(event, name) for name in Event.__dataclass_fields__}
 
 
 def test_training_is_followed_through_bases_and_members(lake: Lake) -> None:

@@ -13,10 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_importers_streams import of, read, usages
+from test_lineage import nodes
 
+from stepwell.cli.locating import locator
+from stepwell.fold import refresh
 from stepwell.importers.outcome import OutcomeIndex
 from stepwell.importers.run import ImportReport, import_paths
 from stepwell.lake import Lake
+from stepwell.lineage import trace
 from stepwell.live.snapshot import goes_on
 from stepwell.live.traces import Traces
 from stepwell.log import EventLog
@@ -132,6 +136,16 @@ def test_event_files_of_a_folder_are_one_trajectory(tmp_path: Path) -> None:
     twice = counted(import_paths(Lake(tmp_path / "twice"), [named[2], named[0].parent, named[2]]))
     assert twice == (len(events) + 2, len(events) + 2, 0, 0, 1, 4)
     assert held(apart) == held(whole)
+
+
+def test_event_files_are_found_again(lake: Lake, tmp_path: Path) -> None:
+    kept_apart(tmp_path / "conv-1", made.openhands_sdk())
+    import_paths(lake, [tmp_path])
+    refresh(lake)
+    action = EventLog(lake).read(kinds=["action"]).column("event_id")[0].as_py()
+    (source,) = nodes(trace(lake, action, locator(lake)), "source")
+    assert source.facts["proven"] is True
+    assert source.facts["of"] == "the event files of its folder, joined"
 
 
 def test_event_files_are_read_in_the_order_of_their_numbers(lake: Lake, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from stepwell.errors import BadInput
 from stepwell.ids import storable
 from stepwell.importers.base import SourceFile
 from stepwell.importers.containers import open_blob
-from stepwell.importers.files import File
+from stepwell.importers.files import Joined
 from stepwell.importers.outcome import stem
 from stepwell.importers.registry import IMPORTERS
+from stepwell.importers.run import conversation
 from stepwell.importers.units import units
 from stepwell.lake import Lake
 from stepwell.lineage.trace import Locate
@@ -34,7 +35,8 @@ def locator(lake: Lake) -> Locate:
     def locate(source: Mapping[str, Any], trajectory: str, events: Set[str]) -> dict[str, Any]:
         path = Path(source["path"])
         try:
-            file = File(path)
+            files = conversation(path, lambda p: p.resolve().parent == path.resolve().parent)
+            file = files[0] if len(files) == 1 else Joined(files)
             opened = open_blob(file)
             told = source["format"]
             name = next(
@@ -49,6 +51,7 @@ def locator(lake: Lake) -> Locate:
                         made = {e.event_id for e in found.events}
                         size = file.size if unit.raw is None else len(unit.raw)
                         of = "" if unit.raw is None or unit.offset + size <= file.size else "the unpacked file"
+                        of = "the event files of its folder, joined" if len(files) > 1 else of
                         proven = bool(events & made) if events else True
                         return {"first_byte": unit.offset, "bytes": size, "of": of, "proven": proven}
         except (BadInput, OSError, KeyError) as error:

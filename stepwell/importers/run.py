@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -172,6 +172,18 @@ def _is_part(file: File) -> bool:
     return opened.told.format == _PARTED and opened.shape == "document"
 
 
+def conversation(path: Path, inside: Callable[[Path], bool]) -> list[File]:
+    """The files that are read as one with a file, in order: itself, or every event of the conversation it is one of.
+
+    Of the other files those that are `inside`. Raises BadInput for a file that cannot be read.
+    """
+    file = File(path)
+    if not is_event(path) or not _is_part(file):
+        return [file]
+    files = [f for p in events_of(path.parent) if inside(p) and _is_part(f := File(p))]
+    return files if len(files) > 1 else [file]
+
+
 @dataclass
 class _Run:
     """The files of one root, one after the other."""
@@ -215,12 +227,9 @@ class _Run:
 
     def _whole(self, path: Path) -> File:
         """The file at a path; of a conversation kept as one file an event, all its events. Raises BadInput."""
-        file = File(path)
-        if not is_event(path) or self.format not in (None, _PARTED) or not _is_part(file):
-            return file
-        files = [f for p in events_of(path.parent) if self.root.inside(p) and _is_part(f := File(p))]
-        if len(files) < 2:
-            return file
+        files = conversation(path, self.root.inside) if self.format in (None, _PARTED) else [File(path)]
+        if len(files) == 1:
+            return files[0]
         paths = {path, *(f.path for f in files)}
         self.parts |= paths
         self.n = sum(self.listed[p] for p in paths)
