@@ -45,6 +45,7 @@ what is missing or contradictory is never guessed. Thoughts (`<think>`), chat ma
       a confidence of 0.5 or more                                           repaired; of the answer, so 1 - c for a NO
       a lower confidence, a number outside [0, 1]                           repaired; left out
     pair: both attempts, or none; a letter in a sentence                    unparseable
+      a letter alone, be it the first of a `BETTER` that was cut            repaired
       a tie (`TIE`, `both`, `neither`)                                      repaired; no judgment
     a blank of the form left as it was (`<Yes or No>`)                      not an answer
 """
