@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import pytest
 from format_examples import EXAMPLES, NEVER_LOGGED
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_importers import leaves
 
@@ -306,6 +306,7 @@ MUTATED = st.tuples(
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(MUTATED)
+@example((next(e for e in PLAIN if e[0] == "nebius-swe-agent"), [3, 0, 4], [MARK]))  # a role that is no text
 def test_odd_values_end_in_extra_or_a_reject(case: Any) -> None:
     (name, data, n_steps), *rest = case
     for picks, value in zip(rest[::2], rest[1::2], strict=True):
