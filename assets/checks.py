@@ -11,6 +11,7 @@ from stepwell.contamination.gate import gate
 from stepwell.contamination.planned import planned
 from stepwell.critics.rerendering import Reproduced
 from stepwell.datasets.verify import verify
+from stepwell.evaluation.rows import misgraded
 from stepwell.lake import Lake
 from stepwell.recipe import Recipe
 from stepwell.rendering import Renderer
@@ -90,6 +91,7 @@ def checks(experiments: Experiments) -> list[dg.AssetChecksDefinition]:
     """All checks of the graph."""
     found = [_schema_check(name) for name in _FROM_SCHEMA]
     found += [_invariant_check("events", name, rule) for name, rule in invariants.EVENTS.items()]
+    found += [_invariant_check("comparisons", "graded_as_in_the_log", misgraded)]
     found += [_dataset_check(r.name, r.base_model) for r in experiments.recipes.values()]
     found += [_contamination_check(r) for r in experiments.recipes.values()]
     return found

@@ -21,7 +21,11 @@ from stepwell.settings import Collect, World
 @dg.asset(group_name="log", kinds={"deltalake"})
 def sources(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult[None]:
     """Files imported: every trajectory they hold is in the log once, what could not be taken is in `rejects`."""
-    report = import_paths(settings.lake(), settings.paths(), progress=None) if settings.paths() else None
+    paths, missing = settings.paths(), settings.missing()
+    for path in missing:
+        context.log.warning(f"nothing at {path}, which STEPWELL_IMPORT names; what is there is imported.")
+    there = [path for path in paths if path not in missing]
+    report = import_paths(settings.lake(), there or paths, progress=None) if paths else None
     version = settings.lake().version("sources")
     counts = report.counts() if report else {"files": 0}
     return dg.MaterializeResult(metadata=dict(counts), data_version=dg.DataVersion(f"sources@{version}"))

@@ -33,6 +33,10 @@ class Settings(dg.ConfigurableResource[None]):
         given = self.import_paths or os.environ.get("STEPWELL_IMPORT", "")
         return [Path(p) for p in given.split(os.pathsep) if p]
 
+    def missing(self) -> list[Path]:
+        """Those of them that are not there."""
+        return [path for path in self.paths() if not path.exists()]
+
 
 @dataclass(frozen=True)
 class Experiments:

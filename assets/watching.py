@@ -20,22 +20,27 @@ QUIET_S = 10.0
     minimum_interval_seconds=30,
 )
 def new_sources(context: dg.SensorEvaluationContext, settings: Settings) -> dg.RunRequest | dg.SkipReason:
-    """Ask for an import of what has come below $STEPWELL_IMPORT since the last; what is known already adds nothing."""
+    """Ask for an import of what has come below $STEPWELL_IMPORT since the last; what is known already adds nothing.
+
+    The cursor is a digest of the files last asked for, and after it one of the files last seen, where these may not be whole.
+    """
     if not settings.paths():
         return dg.SkipReason("no folder to watch: set STEPWELL_IMPORT to files and folders, and start Dagster again.")
-    missing = [str(path) for path in settings.paths() if not path.exists()]
+    missing = "".join(f" {path} is missing." for path in settings.missing())
     files = [(path, *_stat(path)) for root in settings.paths() for path in _files(root)]
     if not files:
-        return dg.SkipReason(
-            f"no file; {', '.join(missing) or 'the folders'} {'is missing' if missing else 'are empty'}."
-        )
-    seen = hashlib.sha256(repr(files).encode()).hexdigest()
-    if seen == context.cursor:
-        return dg.SkipReason(f"{len(files)} files, none new since the last import.")
-    if (age := time.time() - max(changed for _, _, changed in files)) < QUIET_S:
-        return dg.SkipReason(f"a file changed {max(age, 0):.0f} s ago and may not be whole; looked at again.")
-    context.update_cursor(seen)
-    return dg.RunRequest(run_key=seen, tags={"stepwell/files": str(len(files))})
+        return dg.SkipReason(f"no file;{missing or ' the folders are empty.'}")
+    found = hashlib.sha256(repr(files).encode()).hexdigest()
+    imported, _, seen = (context.cursor or "").partition(" ")
+    if found == imported:
+        return dg.SkipReason(f"{len(files)} files, none new since the last import.{missing}")
+    now = time.time()
+    age = now - max(min(changed, now) for _, _, changed in files)  # a time to come counts as now
+    if age < QUIET_S and found != seen:
+        context.update_cursor(f"{imported} {found}")
+        return dg.SkipReason(f"a file changed {age:.0f} s ago and may not be whole; looked at again.{missing}")
+    context.update_cursor(found)
+    return dg.RunRequest(run_key=found, tags={"stepwell/files": str(len(files))})
 
 
 def _files(root: Path) -> Iterator[Path]:

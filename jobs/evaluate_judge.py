@@ -74,10 +74,13 @@ def evaluate(recipe: Recipe, lake: Lake, directory: str, identity: str, tell: Re
     critic = ModelCritic(
         prompt, directory, context=answers.context, max_tokens=REPLY[prompt.kind], counter=Counter.of(directory)
     )
-    if training_of(lake, critic.id).trajectory_ids & set(ids):
+    learnt = training_of(lake, critic.id)
+    if learnt.trajectory_ids & set(ids):
         raise StepwellError(
             f"{identity} learnt from trajectories it would be evaluated on; hold the same ones out of both."
         )
+    if learnt.caveat:
+        tell.log(f"what {identity} learnt from is {learnt.caveat}")
     tell.log(f"{critic.id} judges {len(ids)} held-out trajectories")
     done = judge(lake, critic, BatchBackend(answers, 32), only=frozenset(ids))
     if not done.complete:

@@ -15,8 +15,9 @@ import orjson
 from stepwell.errors import BadInput, UsageError
 from stepwell.event import Event
 from stepwell.exporters.run import Request, export
+from stepwell.gradings import WHOLE, by_subject, standing
 from stepwell.lake import Lake, quoted
-from stepwell.log import EventLog
+from stepwell.log import EventLog, live
 
 GRADER = "swe-bench-harness"
 _RESULTS = (("resolved_ids", True), ("unresolved_ids", False), ("empty_patch_ids", False))
@@ -64,26 +65,34 @@ def export_predictions(lake: Lake, corpus: str, trajectories: Sequence[str], pat
 
 
 def record(lake: Lake, corpus: str, trajectories: Sequence[str], path: Path) -> Told:
-    """Add what a report says of these trajectories to the log; the same report twice adds nothing.
+    """Add what a report says of these trajectories to the log, as a rerun where it says otherwise than what stands.
 
-    Raises BadInput for a file that is no report, and for one of other instances.
+    What stands already adds nothing, so neither does the same report twice, and nobody grades what was taken down. Raises
+    BadInput for a file that is no report, and for one of other instances.
     """
     said = _read(path)
     log = EventLog(lake)
-    columns = ["trajectory_id", "kind", "task"]
-    rows = log.read(trajectory_ids=list(trajectories), kinds=["task"], columns=columns).to_pylist()
-    tasks = {r["task"]["task_id"]: r["trajectory_id"] for r in rows}
+    columns = ["event_id", "trajectory_id", "kind", "recorded_at", "task", "outcome", "retraction"]
+    rows = log.read(trajectory_ids=list(trajectories), kinds=["task", "outcome", "retraction"], columns=columns)
+    told, holding = rows.to_pylist(), live(rows).to_pylist()
+    tasks = {r["task"]["task_id"]: r["trajectory_id"] for r in told if r["kind"] == "task"}
     if strange := sorted(said.keys() - tasks.keys()):
         raise BadInput(
             "malformed",
             f"{str(path)!r} grades {strange[:5]}, which are no tasks of this evaluation; give the report of its own "
             "predictions file.",
         )  # fmt: skip
-    outcome = {"subject": "trajectory", "grader": GRADER, "rule": "all"}
-    events = [
-        Event("outcome", tasks[task], corpus, "grader", {**outcome, "resolved": resolved}, policy=GRADER)
-        for task, resolved in sorted(said.items())
-    ]
+    graded, before = by_subject(holding), by_subject(told)
+    left = {r["trajectory_id"] for r in holding}
+    outcome = {"subject": WHOLE, "grader": GRADER, "rule": "all"}
+    events = []
+    for task, resolved in sorted(said.items()):
+        stream = tasks[task]
+        stands = standing(graded[stream, WHOLE]) if (stream, WHOLE) in graded else {}
+        if stream in left and (stands.get("grader"), stands.get("resolved")) != (GRADER, resolved):
+            rerun = 1 + max((g["rerun"] or 0 for g in before.get((stream, WHOLE), ())), default=-1)
+            payload = {**outcome, "resolved": resolved, "rerun": rerun}
+            events.append(Event("outcome", stream, corpus, "grader", payload, policy=GRADER))
     if events:
         log.append(events, f"harness:{path.name}")
     return Told(path, len(said), sum(said.values()), len(tasks) - len(said))

@@ -81,7 +81,7 @@ def ask(lake: Lake, pairs: Sequence[Pair], asking: Asking, model: str, identity:
     Raises StepwellError when not everything could be asked, and where the model learnt from a trajectory it compares.
     """
     critic, backend = _judge(asking, model)
-    _require_unseen(lake, critic.id, pairs)
+    _require_unseen(lake, critic.id, pairs, tell)
     tell.log(
         f"{critic.id} compares {len(pairs)} pairs of {len(_tasks(pairs))} tasks in both orders, {asking.samples} x"
     )
@@ -116,7 +116,7 @@ def recorded(lake: Lake, pairs: Sequence[Pair], critic: str, tell: Reporter) -> 
 
     Raises UsageError where it has judged no attempt in a pair, and StepwellError where it learnt from one.
     """
-    _require_unseen(lake, critic, pairs)
+    _require_unseen(lake, critic, pairs, tell)
     ids = sorted({a.trajectory_id for p in pairs for a in (p.right, p.wrong)})
     scores, _ = ranking.scored(EventLog(lake).read(trajectory_ids=ids, columns=ranking.COLUMNS), critic)
     answers = pairwise.preferred(pairs, scores)
@@ -152,8 +152,11 @@ def _judge(asking: Asking, model: str) -> tuple[ModelCritic, Backend]:
     return critic, backend
 
 
-def _require_unseen(lake: Lake, critic: str, pairs: Sequence[Pair]) -> None:
-    seen = training_of(lake, critic).trajectory_ids & {a.trajectory_id for p in pairs for a in (p.right, p.wrong)}
+def _require_unseen(lake: Lake, critic: str, pairs: Sequence[Pair], tell: Reporter) -> None:
+    learnt = training_of(lake, critic)
+    seen = learnt.trajectory_ids & {a.trajectory_id for p in pairs for a in (p.right, p.wrong)}
+    if learnt.caveat:
+        tell.log(f"what {critic} learnt from is {learnt.caveat}")
     if seen:
         raise StepwellError(
             f"{critic} learnt from {len(seen)} of the trajectories it would compare; name a corpus it did not learn from."

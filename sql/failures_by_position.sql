@@ -1,7 +1,7 @@
 -- Where in a trajectory does each kind of mistake happen?
 -- Thirds of the trajectory's own length; the share is of the steps that critic judged in that third.
 WITH judged AS (
-  SELECT v.policy, coalesce(least(3 * v.step // nullif(t.n_steps, 0), 2), 2)::UTINYINT AS part,
+  SELECT v.policy, third_number(v.step, t.n_steps) AS part,
     hash(v.trajectory_id, v.step) AS place, -- numbers are grouped sooner than names
     v.label, v.categories
   FROM verdicts v JOIN trajectories t USING (trajectory_id)

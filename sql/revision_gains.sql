@@ -1,8 +1,17 @@
 -- What does each round of revision gain and lose, by arm?
--- An attempt against the one it revises: up is wrong to right, down is right to wrong, by the first grading of each.
-WITH graded AS (
-  SELECT trajectory_id, subject, arg_min(resolved, (coalesce(rerun, 0), event_id)) AS resolved
-  FROM outcomes WHERE subject <> 'trajectory' GROUP BY trajectory_id, subject
+-- An attempt against the one it revises: up is wrong to right, down is right to wrong. Of several graders the one with the
+-- highest rerun counts, by its first grading.
+WITH numbered AS (
+  SELECT trajectory_id, subject, resolved, coalesce(rerun, 0) AS run, recorded_at, event_id, coalesce(grader, '') AS who
+  FROM outcomes WHERE subject <> 'trajectory'
+),
+stands AS (
+  SELECT trajectory_id, subject, arg_max(who, (run, recorded_at, event_id)) AS who FROM numbered GROUP BY ALL
+),
+graded AS (
+  SELECT DISTINCT ON (trajectory_id, subject) trajectory_id, subject, resolved
+  FROM numbered SEMI JOIN stands USING (trajectory_id, subject, who)
+  ORDER BY trajectory_id, subject, run, recorded_at DESC, event_id DESC
 ),
 tried AS (
   SELECT a.trajectory_id, a.attempt_id, a.parent_attempt, a.round, coalesce(g.resolved, false) AS resolved

@@ -1,5 +1,6 @@
 -- What does each arm of a steered run come to: results, length, feedback by mode, and what the critic costs?
--- Runs that were given arms, other than revisions; feedback counts only where a critic had something to say.
+-- Runs that were given arms, other than revisions; feedback counts only where a critic had something to say. A critic's calls
+-- count where feedback stands, shown or not: those of a critic that judged afterwards steered nothing.
 WITH armed AS (
   SELECT s.run_id, s.arm, s.trajectory_id, t.resolved, t.submitted, t.n_steps
   FROM starts s JOIN trajectories t USING (trajectory_id)
@@ -12,7 +13,7 @@ told AS (
 ),
 spent AS (
   SELECT trajectory_id, sum(tokens_in + tokens_out)::BIGINT AS tokens, sum(cost_usd) AS cost_usd
-  FROM calls WHERE actor = 'critic' GROUP BY trajectory_id
+  FROM calls SEMI JOIN feedbacks USING (trajectory_id, step, policy) WHERE kind = 'verdict' GROUP BY trajectory_id
 )
 SELECT a.run_id, a.arm, count(*) AS trajectories, rate_of(a.resolved).rate AS rate, rate_of(a.resolved).low AS low,
   rate_of(a.resolved).high AS high, share(count(*) FILTER (a.submitted), count(*)) AS submitted, round(avg(a.n_steps), 2) AS mean_steps,

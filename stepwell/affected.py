@@ -8,6 +8,7 @@ dataset at the version a model was trained on, or what is left of them. Does not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +24,8 @@ NAMED = ("trajectory_id", "task_id", "repo", "corpus", "source")
 def trajectories_of(lake: Lake, column: str, name: str) -> set[str]:
     """Trajectories that have this value of one of NAMED; none where the folds do not know it (refresh them first)."""
     if column == "source":
-        rows = lake.read("sources", columns=["trajectory_ids"], filters=pc.field("path") == name).to_pylist()
+        where = pc.field("path").isin(pa.array([name, str(Path(name).absolute())], pa.string()))
+        rows = lake.read("sources", columns=["trajectory_ids"], filters=where).to_pylist()
         return {trajectory for row in rows for trajectory in row["trajectory_ids"]}
     found = lake.read("trajectories", columns=["trajectory_id"], filters=pc.field(column) == name)
     return set(found.column(0).to_pylist())

@@ -1,11 +1,14 @@
 """Events that come from outside while others wait: one that Arrow cannot hold is put aside, and the rest is written.
 
+What a redaction or a takedown took out comes again as well, from whoever sends again: it is left out.
+
 Does not belong here: the append itself (`log`), files (`importers`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +17,7 @@ import pyarrow as pa
 from stepwell.event import Event, to_table
 from stepwell.ids import digest, sha256, storable
 from stepwell.log import EventLog
+from stepwell.secrets.redact import redactions, salt_of, secret_id
 
 _UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
@@ -25,6 +29,22 @@ def append_fitting(log: EventLog, events: Sequence[Event], batch_id: str, refuse
     except _UNFIT:
         fit = [e for e in events if _fits(e, refuse)]
         return log.append(fit, batch_id).new if fit else 0
+
+
+def without_taken_out(log: EventLog, events: Sequence[Event]) -> list[Event]:
+    """The events that no redaction or takedown took out of the log; causes that were redacted are named as they are left."""
+    streams = sorted({e.trajectory_id for e in events})
+    columns = ["trajectory_id", "retraction"]
+    rows = log.read(trajectory_ids=streams, kinds=["retraction"], columns=columns).to_pylist()
+    down = {r["trajectory_id"] for r in rows if r["retraction"]["action"] == "takedown"}
+    redacted = redactions(rows)
+    salt = salt_of(log.lake) if redacted else b""
+
+    def left(event_id: str | None) -> str | None:
+        return redacted.get(secret_id(event_id, salt)) if event_id and redacted else None
+
+    kept = [e for e in events if e.trajectory_id not in down and left(e.event_id) is None]
+    return [replace(e, caused_by=left(e.caused_by) or e.caused_by) for e in kept] if redacted else kept
 
 
 def _fits(event: Event, refuse: Callable[[Event, str], None]) -> bool:

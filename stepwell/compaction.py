@@ -28,6 +28,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from stepwell.errors import LakeError
 from stepwell.lake import COMPACTION, Lake
 from stepwell.parts import write_groups
+from stepwell.scanning import file_name
 from stepwell.stored import BOUNDED, BOUNDED_NAMES, BOUNDS
 
 ROWS = 1 << 15
@@ -44,14 +45,15 @@ _BY_KIND = [(name, "ascending") for name in ("kind", "trajectory_id", "step", "e
 def compact_events(lake: Lake, corpus: str, size: int) -> None:
     """Put files of about `size` bytes in the place of all files of a corpus, in one commit that changes no row.
 
-    Raises CommitFailedError when a redaction took one of them meanwhile, LakeError when rows would be lost.
+    Raises CommitFailedError when a redaction took one of them meanwhile, LakeError when rows would be lost: what was written
+    is deleted then.
     """
     handle = lake.table("events")
     assert handle is not None, "only tables that exist are compacted"
     if handle.metadata().configuration.get(BOUNDS) != BOUNDED_NAMES:  # a table from elsewhere: see `as_declared`
         handle.alter.set_table_properties({BOUNDS: BOUNDED_NAMES})
     taken = [f for f in pa.table(handle.get_add_actions(flatten=True)).to_pylist() if f["partition.corpus"] == corpus]
-    data = _rows(lake, handle, [f["path"] for f in taken])
+    data = lake.dataset(handle, {file_name(f["path"]) for f in taken})
     columns = [name for name in data.schema.names if name != "corpus"]
     leaves = dict(_leaves([data.schema.field(name) for name in columns]))
     made = write_groups(
@@ -68,7 +70,14 @@ def compact_events(lake: Lake, corpus: str, size: int) -> None:
         max_rows_per_page=ROWS,
         store_schema=False,
     )
-    _commit(handle, corpus, taken, made)
+    try:
+        _commit(handle, corpus, taken, made)
+    except Exception:
+        current = lake.table("events")  # an error does not always mean that there was no commit
+        live = set() if current is None else {file_name(uri) for uri in current.file_uris()}
+        for path in (file.path for file in made if file_name(file.path) not in live):
+            lake.store.delete(f"events/{path}")
+        raise
 
 
 def _commit(handle: DeltaTable, corpus: str, taken: Sequence[Mapping[str, Any]], made: Sequence[AddAction]) -> None:
@@ -78,8 +87,8 @@ def _commit(handle: DeltaTable, corpus: str, taken: Sequence[Mapping[str, Any]],
             f"a compaction of {corpus!r} found {found} rows where the log counts {known}; nothing is changed."
         )
     paths = [unquote(f["path"]) for f in taken]  # a commit encodes what it is given, and a listing is encoded already
-    uris = {_name(uri): uri for uri in handle.file_uris()}
-    missing = [path for path in paths if not uris.get(_name(path), "").endswith(f"/{path}")]
+    uris = {file_name(uri): uri for uri in handle.file_uris()}
+    missing = [path for path in paths if not uris.get(file_name(path), "").endswith(f"/{path}")]
     if missing:
         raise LakeError(
             f"{missing[0]!r} is no file of `events`; nothing is changed. Read its log with `stepwell doctor`."
@@ -88,17 +97,6 @@ def _commit(handle: DeltaTable, corpus: str, taken: Sequence[Mapping[str, Any]],
     gone = [RemoveAction(path, False, now, f["size_bytes"], partition) for path, f in zip(paths, taken, strict=True)]
     properties = CommitProperties(custom_metadata={COMPACTION: corpus})
     handle.create_write_transaction([*gone, *made], "append", handle.schema(), ["corpus"], commit_properties=properties)
-
-
-def _rows(lake: Lake, handle: DeltaTable, paths: Sequence[str]) -> ds.FileSystemDataset:
-    names = set(map(_name, paths))
-    data = lake.dataset(handle, whole=False)
-    files = [file for file in data.get_fragments() if _name(file.path) in names]
-    return ds.FileSystemDataset(files, data.schema, data.format, data.filesystem)
-
-
-def _name(path: str) -> str:
-    return path.rsplit("/", 1)[-1]
 
 
 def _groups(data: ds.FileSystemDataset, columns: list[str]) -> Iterator[pa.Table]:

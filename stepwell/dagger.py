@@ -9,6 +9,7 @@ a changed setting redoes what depends on it and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from schemas.kinds import UNFINISHED
 from stepwell.batching import Crowd
+from stepwell.contamination.planned import planned
 from stepwell.curation.masks import mask_new, rule_of
 from stepwell.curation.select import select
 from stepwell.data_settings import Source
@@ -210,7 +212,12 @@ class Loop:
             return None
         wanted = evaluation_id(self.whole, identity)
         rows = self.lake.read("evaluations", columns=["evaluation_id"], filters=pc.field("evaluation_id") == wanted)
-        return wanted if len(rows) == self.whole.evaluation.n_tasks * self.whole.evaluation.attempts else None
+        return wanted if len(rows) and len(rows) == self._attempts else None
+
+    @cached_property
+    def _attempts(self) -> int:
+        """Attempts of an evaluation: `n_tasks` is 0 for all tasks of a file, and may be more than it has."""
+        return len(planned(self.whole)) * self.whole.evaluation.attempts
 
     def done(self, i: int, stage: str) -> bool:
         """Whether a stage has been done from its present inputs."""

@@ -13,11 +13,12 @@ from itertools import combinations, groupby
 from typing import Any
 
 from stepwell.evaluation.intervals import wilson
+from stepwell.gradings import WHOLE, results
 from stepwell.log import EventLog, live
 from stepwell.rollout.mixing import z_score
 
-_COLUMNS = ("event_id", "trajectory_id", "step", "kind", "policy", "extra", "turn", "action", "observation", "label",
-            "end", "outcome", "retraction")  # fmt: skip
+_COLUMNS = ("event_id", "trajectory_id", "step", "kind", "policy", "recorded_at", "extra", "turn", "action", "observation",
+            "label", "end", "outcome", "retraction")  # fmt: skip
 
 
 @dataclass
@@ -87,8 +88,12 @@ def drift(log: EventLog, trajectory_ids: Sequence[str], teacher: str) -> Drift:
     """The figures of these trajectories; labels are those of one teacher."""
     found, betas, shares = Drift(n_trajectories=len(trajectory_ids)), [], []
     for events in log.batches(trajectory_ids, columns=_COLUMNS):
-        for _, rows in groupby(live(events).to_pylist(), key=lambda r: str(r["trajectory_id"])):
-            turns = _turns(list(rows), teacher, found)
+        rows = live(events).to_pylist()
+        for (_, about), resolved in results(rows).items():
+            if about == WHOLE and resolved is not None:
+                found.resolved.add(resolved)
+        for _, stream in groupby(rows, key=lambda r: str(r["trajectory_id"])):
+            turns = _turns(list(stream), teacher, found)
             betas += [t["beta"] for t in turns if t["beta"] is not None]
             shares += _trajectory(turns, found)
     found.student_share = sum(shares) / len(shares) if shares else None
@@ -105,8 +110,6 @@ def _turns(rows: Sequence[dict[str, Any]], teacher: str, found: Drift) -> list[d
         kind = row["kind"]
         if kind == "end":
             found.submitted.add(row["end"]["exit_status"] == "submitted")
-        elif kind == "outcome" and row["outcome"]["resolved"] is not None:
-            found.resolved.add(row["outcome"]["resolved"])
         if row["step"] is None:
             continue
         turn = turns.setdefault(row["step"], {"labels": [], "beta": None, "chosen": None, "said": None, "exit": None})

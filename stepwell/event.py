@@ -13,7 +13,7 @@ import pyarrow as pa
 from schemas.events import ENVELOPE, EVENTS
 from schemas.kinds import ACTORS, KINDS
 from stepwell.errors import SchemaError, UnknownName
-from stepwell.ids import digest
+from stepwell.ids import digest_of, without_nulls
 
 _FIELDS = {
     name: frozenset(kind.type.field(i).name for i in range(kind.type.num_fields)) for name, kind in KINDS.items()
@@ -83,9 +83,10 @@ class Event:
         Raises SchemaError when a value cannot be written as JSON.
         """
         if self._id is None:
-            producer = (self.actor, self.policy, self.discriminator)
+            said, used = without_nulls(self.payload), without_nulls(self.usage)
+            producer = self.actor, self.policy, self.discriminator
             try:
-                self._id = digest(self.kind, self.trajectory_id, self.step, *producer, self.payload, self.usage)
+                self._id = digest_of((self.kind, self.trajectory_id, self.step, *producer, said, used))
             except TypeError as error:
                 raise SchemaError(
                     f"{self.kind!r} event of trajectory {self.trajectory_id!r}, step {self.step}: {error}; "
@@ -96,8 +97,8 @@ class Event:
 
 def to_table(events: Sequence[Event], batch_id: str, recorded_at: datetime) -> pa.Table:
     """Events -> rows with exactly the schema of `events`, in the given order."""
-    values = dict(zip(_OWN, zip(*map(attrgetter(*_OWN), events), strict=True), strict=True)) if events else {}
-    kinds = values.get("kind", ())
+    values = {name: list(map(attrgetter(name), events)) for name in _OWN}
+    kinds = values["kind"]
     held = set(kinds)
     columns = []
     for column in EVENTS.columns:
@@ -112,5 +113,5 @@ def to_table(events: Sequence[Event], batch_id: str, recorded_at: datetime) -> p
             same = pa.scalar(batch_id if name == "batch_id" else recorded_at, column.type)
             columns.append(pa.repeat(same, len(events)))
         else:
-            columns.append(pa.array(values.get(name, ()), column.type))
+            columns.append(pa.array(values[name], column.type))
     return pa.Table.from_arrays(columns, schema=EVENTS.schema)

@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from stepwell.lake import Lake
+from stepwell.scanning import file_name
 
 INDEX = "events/_holding.arrow"
 _LATE = 8
@@ -42,13 +43,13 @@ class Holding:
         self._complete(handle, names)
         sought = _hashes(trajectory_ids)
         holding = {name for name in names if pc.any(pc.is_in(self._held[name], sought)).as_py()}
-        return self._files(handle, holding) if holding else None
+        return self.lake.dataset(handle, holding) if holding else None
 
     def committed(self, handle: DeltaTable, before: Sequence[str], trajectory_ids: Iterable[str]) -> None:
         """Note what a commit wrote, the files that were not there `before`; nobody else may have committed meanwhile."""
         hashes = _hashes(trajectory_ids)
         names = _names(handle)
-        self._held |= dict.fromkeys(set(names) - set(map(_name, before)), hashes)
+        self._held |= dict.fromkeys(set(names) - set(map(file_name, before)), hashes)
         if len(set(names) - (self._on_disk or frozenset())) >= _LATE:
             self._complete(handle, names)
             self._save(names)
@@ -57,15 +58,10 @@ class Holding:
         if self._on_disk is None and not self._held.keys() >= set(names):
             self._load()
         missing = set(names) - self._held.keys()
-        files = self._files(handle, missing).get_fragments() if missing else ()
+        files = self.lake.dataset(handle, missing).get_fragments() if missing else ()
         for file in files:
             ids = file.to_table(columns=["trajectory_id"]).column(0)
-            self._held[_name(file.path)] = _hashes(pc.unique(ids).to_pylist())
-
-    def _files(self, handle: DeltaTable, names: set[str]) -> ds.Dataset:
-        data = self.lake.dataset(handle, whole=False)
-        files = [file for file in data.get_fragments() if _name(file.path) in names]
-        return ds.FileSystemDataset(files, data.schema, data.format, data.filesystem)
+            self._held[file_name(file.path)] = _hashes(pc.unique(ids).to_pylist())
 
     def _load(self) -> None:
         data = self.lake.store.get(INDEX) or b""
@@ -90,11 +86,7 @@ class Holding:
 
 
 def _names(handle: DeltaTable) -> list[str]:
-    return [_name(uri) for uri in handle.file_uris()]
-
-
-def _name(path: str) -> str:
-    return path.rsplit("/", 1)[-1]
+    return [file_name(uri) for uri in handle.file_uris()]
 
 
 def _hashes(trajectory_ids: Iterable[str]) -> pa.Array:

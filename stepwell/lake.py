@@ -10,11 +10,11 @@ are read by Arrow's own file system.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlparse
 
 import orjson
@@ -31,7 +31,8 @@ from schemas.column import Table
 from schemas.tables import DATASET, TABLES
 from stepwell.errors import LakeError
 from stepwell.parts import FILE, write_partitions, write_parts
-from stepwell.store import Store
+from stepwell.scanning import dataset_of, file_name
+from stepwell.store import Store, require_plain
 from stepwell.stored import BOUNDED, BOUNDED_NAMES, BOUNDS, as_declared, as_stored, require_schema
 
 SCHEMES = ("file", "s3", "s3a", "gs", "az", "abfss", "memory")
@@ -46,6 +47,7 @@ _GROUPED = WriterProperties(compression="ZSTD", max_row_group_size=2048)
 COMPACTION = "stepwell-compaction"
 """What the history of `events` has in the commits that changed no row."""
 _REPLACING = "stepwell-replace"
+_LOOKS = 200
 _APPEND_ONLY = "delta.appendOnly"
 ERASED = "_erased.json"
 """File of a table that names the data files a redaction deleted, which older versions still refer to."""
@@ -60,6 +62,8 @@ class Lake:
         if not self.local and scheme not in SCHEMES:
             raise LakeError(f"lake URI {str(uri)!r} has scheme {scheme!r}; allowed: a folder or {', '.join(SCHEMES)}.")
         self.uri = str(Path(str(uri).removeprefix("file://")).absolute()) if self.local else str(uri).rstrip("/")
+        if self.local:
+            require_plain(self.uri)
         self.storage_options = storage_options
 
     @cached_property
@@ -151,23 +155,38 @@ class Lake:
         root = self.uri if self.local else urlparse(self.uri).path
         name = unquote(urlparse(handle.table_uri).path).rstrip("/").removeprefix(root).strip("/")
         erased = self.erased(name)
-        if erased and any(uri.rsplit("/", 1)[-1] in erased for uri in handle.file_uris()):
+        if erased and any(file_name(uri) in erased for uri in handle.file_uris()):
             raise LakeError(
                 f"{name!r} at version {handle.version()} is from before a redaction deleted some of its rows for good; "
                 f"read it at its current version ({self.version(name)}) or one since then."
             )
 
-    def dataset(self, handle: DeltaTable, whole: bool = True) -> ds.Dataset:
+    def dataset(self, handle: DeltaTable, names: Collection[str] | None = None) -> ds.FileSystemDataset:
         """The data of an open table, to scan; nothing is read yet. Raises LakeError when not all of it is there.
 
-        Without `whole` it is not looked whether all is there, for whoever reads only some of its files.
+        With `names`, only these of its data files; it is not looked whether all are there.
         """
-        if whole:
+        if names is None:
             self.require_whole(handle)
-        if not self.local:
-            return handle.to_pyarrow_dataset()
-        folder = unquote(urlparse(handle.table_uri).path)
-        return handle.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(folder, fs.LocalFileSystem()))
+        return dataset_of(handle, self.local, names)
+
+    def commits(self, name: str, after: int = -1) -> list[dict[str, Any]]:
+        """What the log of a table says of its commits after a version, the newest first; none of a table that does not exist.
+
+        deltalake lists the files of the log as they are now, but counts them down from the version the handle was opened
+        at: one commit in between, and each has the number of another. So the version must be the same before and after.
+        """
+        for _ in range(_LOOKS):
+            handle = self.table(name)
+            if handle is None:
+                return []
+            version = handle.version()
+            found = handle.history(version - after) if version > after else []
+            if self.version(name) == version:
+                return found
+        raise LakeError(
+            f"{name!r} was written {_LOOKS} times while its log was read. Try again when the writers pause."
+        )
 
     def version(self, name: str) -> int | None:
         """Current version of a table, None when it does not exist."""

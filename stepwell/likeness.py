@@ -18,6 +18,7 @@ import polars as pl
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from stepwell.bootstrap import Figure
+from stepwell.conversation import answered
 from stepwell.critics.shell import commands
 from stepwell.distances import Array, Distance, coverage, discrepancy, divergence, lengths, told_apart
 from stepwell.errors import UsageError
@@ -205,13 +206,17 @@ def _seen(name: str, rows: Sequence[dict[str, Any]], critic: str | None) -> Seen
             one.exit_status = row["end"]["exit_status"] or ""
         elif kind == "verdict" and (critic is None or row["policy"] == critic):
             one.categories.update(d["category"] for d in row["verdict"]["detections"] or () if d["category"])
-        elif step is not None and kind in ("turn", "action", "observation"):
+        elif step is not None and kind in ("turn", "action"):
             turns.setdefault(step, {}).setdefault(kind, row[kind])
+        elif step is not None and kind == "observation":
+            turns.setdefault(step, {}).setdefault("answers", []).append(row[kind])
     acted = [turn for _, turn in sorted(turns.items()) if "action" in turn]
     one.types = [_type(t["action"]) for t in acted]
     if acted:
         said = [(t["action"]["text"] or "")[-_CHARS:] for t in acted]
-        shown = [((t.get("observation") or {}).get("rendered") or "")[-_CHARS:] for t in acted]
+        for t in acted:
+            t["answers"] = sorted(t.get("answers", ()), key=lambda o: o["position"] or 0)
+        shown = ["\n".join(answered(o)["content"] for o in t["answers"])[-_CHARS:] for t in acted]
         one.acts = _HASHED.transform(said).toarray()
         one.states, one.by = _states(acted, shown)
     return one
@@ -224,10 +229,10 @@ def _states(acted: Sequence[dict[str, Any]], shown: Sequence[str]) -> tuple[Arra
     failed = student = 0
     files: set[str] = set()
     for i, turn in enumerate(acted):
-        last = (acted[i - 1].get("observation") or {}) if i else {}
-        code = last.get("exit_code")
+        answers = acted[i - 1]["answers"] if i else []
+        code = answers[-1]["exit_code"] if answers else None
         failed += bool(code)
-        files.update(last.get("files_changed") or ())
+        files.update(name for o in answers for name in o["files_changed"] or ())
         plain[i] = (float(bool(code)), float(code is None), np.log1p(failed), np.log1p(len(files)))
         by.append(0 if not student else 1 if 2 * student <= i else 2)
         student += (turn.get("turn") or {}).get("chosen") != "teacher"

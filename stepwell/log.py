@@ -8,8 +8,8 @@ about to write: the same fact offered twice, by one process or by many, is store
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from stepwell.errors import LakeError
 from stepwell.event import Event, to_table
 from stepwell.holding import Holding
 from stepwell.lake import COMPACTION, Lake
+from stepwell.scanning import dataset_of
 
 RANK = {name: kind.rank for name, kind in KINDS.items()}
 _ORDER = [
@@ -166,17 +167,13 @@ class EventLog:
         return list((found | {path: file for path, file in new.items() if path not in old}).values())
 
     def _compactions(self, since: int | None, until: int | None) -> list[int]:
-        handle = self.lake.table("events")
-        if handle is None or since is None:
-            return []
-        last = handle.version() if until is None else until
-        history = handle.history(handle.version() - since)
-        compactions = (h["version"] for h in history if COMPACTION in h or h["operation"] == "OPTIMIZE")
-        return sorted(version for version in compactions if version <= last)
+        commits = [] if since is None else self.lake.commits("events", since)
+        compactions = (c["version"] for c in commits if COMPACTION in c or c["operation"] == "OPTIMIZE")
+        return sorted(version for version in compactions if until is None or version <= until)
 
     def _files(self, version: int | None) -> dict[str, Any]:
         handle = self.lake.table("events", version)
-        return {} if handle is None else {f.path: f for f in self.lake.dataset(handle, whole=False).get_fragments()}
+        return {} if handle is None else {f.path: f for f in dataset_of(handle, self.lake.local).get_fragments()}
 
     def through(self, policy: str) -> int | None:
         """Version of `events` a derivation has gone through: the last batch of its run is named `...:through-VERSION`."""
@@ -233,6 +230,25 @@ class EventLog:
         ids = sorted(trajectory_ids)
         for start in range(0, len(ids), size):
             yield self.read(version, trajectory_ids=ids[start : start + size], columns=columns)
+
+
+def taken_back(rows: Iterable[Mapping[str, Any]], policy: str) -> dict[str, str]:
+    """Events that a derivation superseded -> its retraction, of rows with event_id, policy and retraction."""
+    mine = ((r["retraction"], r["event_id"]) for r in rows if r["retraction"] and r["policy"] == policy)
+    return {told["target_event"]: event_id for told, event_id in mine if told["action"] == "supersede"}
+
+
+def holding_again(events: Iterable[Event], taken: Mapping[str, str]) -> list[Event]:
+    """What a derivation makes; what it made before and took back (`taken`) becomes another event, which is not taken back.
+
+    Its discriminator is the id of the retraction it follows, so that every run finds the same ids.
+    """
+    found = []
+    for event in events:
+        while (retraction := taken.get(event.event_id)) is not None:
+            event = replace(event, discriminator=retraction)
+        found.append(event)
+    return found
 
 
 def in_order(rows: pa.Table) -> pa.Table:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from deltalake.exceptions import CommitFailedError
 from stepwell.compaction import compact_events
 from stepwell.errors import LakeError
 from stepwell.lake import Lake
+from stepwell.upkeep import PATIENCE, undisturbed
 
 TARGET = 64 << 20
 """Bytes of a compacted file; one of less than a quarter is small."""
@@ -63,13 +65,16 @@ class Maintained:
         return asdict(self)
 
 
-def maintain(lake: Lake, dry_run: bool = False, few: int = FEW, many: int = MANY) -> list[Maintained]:
+def maintain(
+    lake: Lake, dry_run: bool = False, few: int = FEW, many: int = MANY, patience: float = PATIENCE
+) -> list[Maintained]:
     """Compact, checkpoint and vacuum what is due in every table; a second run finds nothing to do.
 
-    One process at a time; imports and readers go on meanwhile. Raises LakeError while another maintains the lake, and when
-    writers that are no appends leave no moment to commit in.
+    One process at a time; imports and readers go on meanwhile. Raises LakeError when another maintains or redacts the lake
+    for longer than `patience` seconds, and when writers that are no appends leave no moment to commit in. A dry run waits
+    for nobody.
     """
-    with lake.alone("maintenance", "maintaining"):
+    with nullcontext() if dry_run else undisturbed(lake, patience=patience):
         return [_table(lake, name, dry_run, few, many) for name in lake.table_names() if lake.version(name) is not None]
 
 

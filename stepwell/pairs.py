@@ -13,10 +13,11 @@ from itertools import product
 
 import pyarrow as pa
 
+from stepwell.gradings import WHOLE, results
 from stepwell.ids import digest
 from stepwell.log import live
 
-COLUMNS = ("event_id", "trajectory_id", "kind", "start", "attempt", "outcome", "retraction")
+COLUMNS = ("event_id", "trajectory_id", "kind", "recorded_at", "start", "attempt", "outcome", "retraction")
 """Columns of `events` that `graded` reads."""
 KINDS = ("start", "attempt", "outcome", "retraction")
 
@@ -45,23 +46,20 @@ class Pair:
 
 
 def graded(events: pa.Table) -> dict[str, Graded]:
-    """Events in canonical order (COLUMNS, KINDS) -> the attempts with a result, by id; the first result counts."""
+    """Events in canonical order (COLUMNS, KINDS) -> the attempts with a result, by id; of several that which stands counts."""
     tasks: dict[str, str] = {}
     solutions: dict[str, str] = {}
-    results: dict[tuple[str, str | None], bool] = {}
-    for row in live(events).select(list(COLUMNS)).to_pylist():
+    rows = live(events).select(list(COLUMNS)).to_pylist()
+    for row in rows:
         stream = row["trajectory_id"]
         if row["kind"] == "start":
             tasks[stream] = row["start"]["task_id"] or ""
         elif row["kind"] == "attempt":
             solutions[row["attempt"]["attempt_id"]] = row["event_id"]
-        elif row["kind"] == "outcome" and row["outcome"]["resolved"] is not None:
-            about = row["outcome"]["subject"] or "trajectory"
-            results.setdefault((stream, None if about == "trajectory" else about), bool(row["outcome"]["resolved"]))
     found = {}
-    for (stream, about), right in results.items():
-        identity = stream if about is None else solutions.get(about)
-        if identity is not None:
+    for (stream, about), right in results(rows).items():
+        identity = stream if about == WHOLE else solutions.get(about)
+        if identity is not None and right is not None:
             found[identity] = Graded(identity, stream, tasks.get(stream, ""), right)
     return found
 

@@ -219,7 +219,11 @@ _Words.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|Tru
 
 
 def _resolve(file: Path) -> dict[str, Any]:
-    settings = yaml.load(file.read_text(), _Words) or {}
+    try:
+        settings = yaml.load(file.read_text(encoding="utf-8"), _Words) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        told = " ".join(str(error).split())
+        raise RecipeError(f"recipe {str(file)!r} is no YAML in UTF-8: {told}. Correct it there.") from error
     if not isinstance(settings, dict):
         raise RecipeError(f"recipe {str(file)!r} is a {type(settings).__name__}; it must be a mapping of settings.")
     base = settings.pop("extends", None)

@@ -19,8 +19,7 @@ def seal_of(lake: Lake, table: str, version: int | None = None) -> tuple[int, di
     if handle is None:
         return None
     wanted = handle.version() if version is None else version
-    # A handle opened at an older version numbers its history wrongly, so the current one is asked.
-    commits = (c for c in handle.history() if c["version"] <= wanted and "dataset_hash" in c)
+    commits = (c for c in lake.commits(table) if c["version"] <= wanted and "dataset_hash" in c)
     found = max(commits, key=lambda c: int(c["version"]), default=None)
     if found is None:
         return None

@@ -6,9 +6,21 @@ Belongs here: sections of a recipe that a rollout reads. Does not belong here: r
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from stepwell.ids import unfit_corpus
+
+
+def _fit(name: str | None) -> str | None:
+    if name is not None and (why := unfit_corpus(name)) is not None:
+        raise ValueError(why)
+    return name
+
+
+Corpus = Annotated[str, AfterValidator(_fit)]
+"""A name under which events can be kept: better refused here than after a long run."""
 
 
 class Part(BaseModel):
@@ -83,7 +95,7 @@ class Tasks(Part):
 class Collect(Part):
     """Rollouts to record before anything is derived; on tasks of a file, or else on the embedded ones."""
 
-    corpus: str
+    corpus: Corpus
     seed: int = 0
     policies: tuple[Policy, ...]
     tasks: Tasks | None = None
@@ -122,7 +134,7 @@ class Steer(Part):
     `prefix`: that many steps of the `off` arm are taken again before the other arms act on their own (K21).
     """
 
-    corpus: str
+    corpus: Corpus
     agent: Policy
     critic: Critic = Critic()
     arms: tuple[Literal["off", "live", "shadow", "placebo", "notice"], ...] = (
@@ -215,7 +227,7 @@ class Revision(Part):
     when `all` tests pass, or their `mean`. `reveal`: the tests a hint may show. Tests are run again `reruns` times (K17).
     """
 
-    corpus: str
+    corpus: Corpus
     problems: Problems = Problems()
     generator: Policy
     samples: int = Field(default=5, ge=1)
@@ -267,5 +279,5 @@ class Grpo(Part):
     max_new_tokens: int = Field(default=768, ge=1)
     rule: Literal["all", "mean"] = "all"
     sandboxes: int = Field(default=4, ge=1)
-    corpus: str | None = None
+    corpus: Annotated[str | None, AfterValidator(_fit)] = None
     engine: Engine = Engine()

@@ -6,12 +6,18 @@ Does not belong here: writing rows (`lake`). On a local lake a file is replaced 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as fs
 from deltalake.fs import DeltaStorageHandler
+
+from stepwell.errors import LakeError
+
+_NOT = "*?[]\\^|"
+_ODD = re.compile(rf"[{re.escape(_NOT)}\x00-\x1f\x7f]|%[0-9A-Fa-f]{{2}}")
 
 
 class _Bytes:
@@ -37,6 +43,15 @@ class _Bytes:
 class _Handler(DeltaStorageHandler):  # type: ignore[misc]  # deltalake has no types here
     def open_output_stream(self, path: str, metadata: dict[str, str] | None = None) -> pa.PythonFile:
         return pa.PythonFile(_Bytes(self._handler.open_output_stream(path, metadata)), mode="w")
+
+
+def require_plain(folder: str) -> None:
+    """Raise LakeError for a folder that delta-rs or DuckDB would read as another, or as a pattern."""
+    if odd := _ODD.search(folder):
+        raise LakeError(
+            f"the folder {folder!r} has {odd[0]!r} in its path, which delta-rs or DuckDB would read as something else; "
+            f"allowed: no control characters, none of {' '.join(_NOT)} and no % before two hex digits. Name another."
+        )
 
 
 class Store:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
-from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -27,6 +26,7 @@ from schemas.tables import DATASET, TABLES
 from schemas.upcast import UPCASTERS
 from stepwell.errors import LakeError
 from stepwell.lake import Lake, quoted
+from stepwell.scanning import file_name, paths_of
 
 _ENVELOPE = {c.name: c for c in ENVELOPE}
 _NOT_FLAT = ("kind", "batch_id", "schema_version", "usage", "extra")
@@ -102,7 +102,8 @@ def make(connection: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[st
     read: dict[str, int] = {}
     handles = {name: lake.table(name, versions.get(name)) for name in [*TABLES, *lake.dataset_names()]}
     events = handles["events"]
-    whole = events is not None and lake.local and len(events.file_uris()) <= _FEW and bool(_all_there(events))
+    there = _all_there(events) if events is not None and lake.local else None
+    whole = events is not None and bool(there) and len(events.file_uris()) <= _FEW
     for name, handle in handles.items():
         # DuckDB keeps the smaller side of a join in memory, so it must know the rows of both or of neither.
         allowed += _view(connection, lake, name, handle, name == "trajectories" and not whole)
@@ -116,13 +117,14 @@ def make(connection: duckdb.DuckDBPyConnection, lake: Lake, versions: Mapping[st
         extra = ", list_transform(verdict.detections, lambda d: d.category) AS categories" if kind == "verdict" else ""
         connection.execute(
             f"CREATE VIEW {view} AS SELECT {_columns(_OF_EVENT)}, {_fields(kind, KINDS[kind].columns)}{extra} "
-            f"FROM {'events' if whole else _narrow(connection, lake, events, kind)} e WHERE e.kind = '{kind}' AND {holds}"
+            f"FROM {'events' if whole else _narrow(connection, lake, events, kind, there)} e "
+            f"WHERE e.kind = '{kind}' AND {holds}"
         )
     # Its fields, and not the struct: whether that is null DuckDB finds out by putting it together, in twice the time.
     known = " OR ".join(f"e.usage.{identifier(c.name)} IS NOT NULL" for c in USAGE)
     connection.execute(
         f"CREATE VIEW calls AS SELECT {_columns(_OF_CALL)}, {_fields('usage', USAGE)} "
-        f"FROM {'events' if whole else _narrow(connection, lake, events, 'usage')} e WHERE ({known}) AND {holds}"
+        f"FROM {'events' if whole else _narrow(connection, lake, events, 'usage', there)} e WHERE ({known}) AND {holds}"
     )
     connection.execute(f"CREATE VIEW datasets AS {_all_datasets(read)}")
     connection.execute(f"CREATE VIEW choices AS {_all_choices(read)}")
@@ -170,7 +172,7 @@ def _view(
     if handle is not None:
         _refuse(name, handle)
         lake.require_whole(handle)
-    paths = [] if handle is None else handle.file_uris()
+    paths = [] if handle is None else paths_of(handle)
     if handle is None or not paths:
         connection.execute(f"CREATE VIEW {view} AS {_empty(spec)}")
         return []
@@ -182,19 +184,23 @@ def _view(
         return []
     connection.execute(f"SET VARIABLE {_files(name)} = [{', '.join(map(quoted, paths))}]")
     connection.execute(
-        f"CREATE VIEW {view} AS {_reading(connection, name, name, handle, spec, spec.columns, declared)}"
+        f"CREATE VIEW {view} AS {_reading(connection, name, name, handle, spec, spec.columns, _all_there(handle), declared)}"
     )
     return paths
 
 
-def _narrow(connection: duckdb.DuckDBPyConnection, lake: Lake, events: DeltaTable | None, payload: str) -> str:
+def _narrow(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, events: DeltaTable | None, payload: str, there: bool | None
+) -> str:
     """A view of events with one payload only: DuckDB looks at every declared field whenever it plans to read files."""
     if events is None or not lake.local or not events.file_uris():
         return "events"
     names = _ENVELOPE.keys() - {"usage", "extra"} | {payload}
     columns = [c for c in EVENTS.columns if c.name in names]
     view = f"_events_{payload}"
-    connection.execute(f"CREATE VIEW {view} AS {_reading(connection, view, 'events', events, EVENTS, columns, True)}")
+    connection.execute(
+        f"CREATE VIEW {view} AS {_reading(connection, view, 'events', events, EVENTS, columns, there, True)}"
+    )
     return view
 
 
@@ -210,6 +216,7 @@ def _reading(
     handle: DeltaTable,
     spec: Table,
     columns: Sequence[Column],
+    there: bool | None,
     declared: bool,
 ) -> str:
     """The SELECT that reads columns of a table on this machine; what it declares is a variable, built once for all queries.
@@ -219,10 +226,9 @@ def _reading(
     stored = pa.schema(handle.schema().to_arrow())
     wanted, partitions = {c.name for c in columns}, list(spec.partition_by)
     source = f"getvariable({quoted(f'_files_{name}')}), hive_partitioning = false"
-    there = _all_there(handle)
     if there is False:
         stored = pa.unify_schemas(
-            [*map(_schema, handle.file_uris()), *[pa.schema([stored.field(p)]) for p in partitions]]
+            [*map(_schema, paths_of(handle)), *[pa.schema([stored.field(p)]) for p in partitions]]
         )
         source += ", union_by_name = true"
     elif declared or there is None or len(handle.file_uris()) > _FEW:
@@ -243,11 +249,11 @@ def _all_there(handle: DeltaTable) -> bool | None:
     None when one cannot be read, which is then the matter of those who ask this table.
     """
     files = pa.table(handle.get_add_actions(flatten=True)).sort_by("modification_time").column("path").to_pylist()
-    oldest = {unquote(path).rpartition("/")[2] for path in files[:_FEW]}
+    oldest = set(map(file_name, files[:_FEW]))
     stored = pa.schema(handle.schema().to_arrow())
     fields = {f.name: f.type for f in stored if f.name not in handle.metadata().partition_columns}
     try:
-        found = [_schema(uri) for uri in handle.file_uris() if uri.rpartition("/")[2] in oldest]
+        found = [_schema(path) for path in paths_of(handle) if file_name(path) in oldest]
     except (OSError, pa.ArrowException):
         return None
     return all(fields.items() <= dict(zip(schema.names, schema.types, strict=True)).items() for schema in found)

@@ -11,6 +11,7 @@ import pytest
 
 from assets import columns
 from assets.definitions import build_defs
+from assets.log_assets import sources
 from assets.resources import Experiments, Settings
 from assets.shown import of_evaluation, of_models
 from assets.watching import QUIET_S, new_sources
@@ -134,7 +135,7 @@ def test_models_and_evaluations_link_to_each_other_and_show_rates(tmp_path: Path
     assert linked["evaluated in"].asset_key == dg.AssetKey(["evaluations", "small"])  # type: ignore[union-attr]
 
 
-def tick(folder: Path | None, cursor: str | None = None) -> tuple[str | None, str | None]:
+def tick(folder: Path | str | None, cursor: str | None = None) -> tuple[str | None, str | None]:
     """What the sensor asks for (the key of a run) or why it does not, and its cursor afterwards."""
     with dg.DagsterInstance.ephemeral() as instance:
         resources = {"settings": Settings(import_paths=str(folder or ""))}
@@ -164,6 +165,35 @@ def test_the_sensor_asks_for_an_import_once_for_what_is_new(tmp_path: Path) -> N
     changed, last = tick(folder, later)
     assert changed == last not in (first, second), "a changed file is imported again"
     assert QUIET_S > 0
+
+
+def test_a_file_from_the_future_is_imported_when_it_stays_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "one.json"
+    file.write_text("{}")
+    os.utime(file, (4e9, 4e9))
+    why, cursor = tick(tmp_path)
+    assert "may not be whole" in str(why)
+    os.utime(file, (5e9, 5e9))
+    why, cursor = tick(tmp_path, cursor)
+    assert "may not be whole" in str(why), "it changes still"
+    asked, cursor = tick(tmp_path, cursor)
+    assert asked == cursor
+    assert "none new" in str(tick(tmp_path, cursor)[0])
+
+
+def test_a_folder_that_is_missing_keeps_no_other_from_being_imported(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "one.json").write_text("{}")
+    os.utime(tmp_path / "in" / "one.json", (1, 1))
+    both = f"{tmp_path / 'in'}{os.pathsep}{tmp_path / 'gone'}"
+    asked, cursor = tick(both)
+    assert asked == cursor
+    assert "gone is missing" in str(tick(both, cursor)[0])
+    settings = Settings(lake_uri=str(tmp_path / "lake"), import_paths=both)
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = dg.materialize([sources], resources={"settings": settings}, instance=instance)
+    assert done.success
+    assert done.asset_materializations_for_node("sources")[0].metadata["files"].value == 1
 
 
 def test_the_sensor_is_in_the_code_location_and_off() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +22,9 @@ from stepwell.errors import LakeError
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.maintenance import maintain
+from stepwell.redaction import run
+from stepwell.redaction.target import Target
+from stepwell.scanning import file_name
 
 N = 20
 
@@ -104,6 +110,49 @@ def test_a_redaction_in_between_wins(lake: Lake, monkeypatch: pytest.MonkeyPatch
     done = next(one for one in maintain(lake) if one.table == "events")
     assert log.read().equals(kept)
     assert done.n_files_after == 1
+    assert on_disk(lake) == committed(lake)
+
+
+def test_no_file_is_written_while_a_takedown_erases(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = filled(lake, 16, CORPORA[:1])
+    log.append(trajectory("gone", CORPORA[1]), "b")
+    before, ordered, erase = log.read(), compaction._groups, run.erase
+    kept = before.filter(pa.compute.not_equal(before.column("trajectory_id"), "gone"))
+    writing, erased = threading.Event(), threading.Event()
+    other = threading.Thread(target=maintain, args=(Lake(lake.uri),))
+
+    def slowly(*args: Any) -> Iterator[pa.Table]:
+        for group in ordered(*args):
+            yield group
+            writing.set()
+            erased.wait(10)
+
+    def erasing(lake: Lake, name: str, *args: Any) -> int:
+        if name == "events":
+            other.start()
+            writing.wait(2)
+        return erase(lake, name, *args)
+
+    monkeypatch.setattr(compaction, "_groups", slowly)
+    monkeypatch.setattr(run, "erase", erasing)
+    assert run.redact(lake, Target(down=frozenset(["gone"])), "asked").done
+    erased.set()
+    other.join()
+    after = log.read()
+    assert after.filter(pa.compute.not_equal(after.column("trajectory_id"), "gone")).equals(kept)
+    (left,) = log.replay("gone").to_pylist()
+    assert left["retraction"]["action"] == "takedown"
+
+
+def on_disk(lake: Lake) -> set[str]:
+    """Names of the data files of the log."""
+    return {path.name for path in Path(lake.uri, "events").rglob("*.parquet") if "_delta_log" not in path.parts}
+
+
+def committed(lake: Lake) -> set[str]:
+    """Names of the data files of the log that any version has."""
+    handles = [lake.table("events", version) for version in range((lake.version("events") or 0) + 1)]
+    return {file_name(uri) for handle in handles if handle is not None for uri in handle.file_uris()}
 
 
 def test_appends_in_between_are_kept(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +179,7 @@ def test_rows_that_would_be_lost_change_nothing(lake: Lake, monkeypatch: pytest.
         compact_events(lake, CORPORA[0], 64 << 20)
     assert log.version == version
     assert log.read().equals(before)
+    assert on_disk(lake) == committed(lake)
 
 
 def test_a_table_from_elsewhere_is_compacted_with_what_its_readers_need(lake: Lake) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,8 @@ def test_seeds_of_a_recipe_are_one_arm_and_a_gain_is_claimed(real: Lake) -> None
     pair = compared.pairs[0]
     assert pair.claimable
     assert pair.crossed is not None
+    assert pair.crossed.low is not None
+    assert pair.crossed.high is not None
     assert pair.crossed.low <= pair.crossed.difference <= pair.crossed.high
     assert pair.p_value == pair.p_adjusted == pair.crossed.p_value < 0.05
     assert "good is better than base on tasks and seeds like these" in pair.sentence
@@ -128,6 +131,26 @@ def test_a_single_run_claims_nothing_however_large_the_gap(lake: Lake) -> None:
     assert pair.sentence.endswith(
         "These very runs differ on tasks like these. A single run cannot tell a recipe from its seed: no gain is claimed."
     )
+
+
+@pytest.mark.parametrize(("tasks", "p"), [(2, 0.5), (5, 0.0625), (6, 0.03125)])
+def test_no_sentence_claims_more_than_the_tasks_allow(lake: Lake, tasks: int, p: float) -> None:
+    """All against none, in every seed: nothing varies, so the tasks alone speak, by the exact sign test."""
+    for name, resolved in (("a", False), ("b", True)):
+        for seed in range(2):
+            model = f"{name}{seed}-0123456789ab"
+            trained(lake, model, name, seed, data=name * 64)
+            evaluated(lake, model, once(*[resolved] * tasks))
+    compared = compare(lake, ["a", "b"], draws=DRAWS)
+    (pair,) = compared.pairs
+    assert (pair.test, pair.p_value, pair.detectable) == ("exact sign test over tasks", p, None)
+    assert "95% interval over tasks and seeds unknown" in pair.sentence
+    assert ("b is better than a" in pair.sentence) == (p < 0.05)
+    assert ("No difference can be claimed" in pair.sentence) == (p > 0.05)
+    assert summary(compared)[1].rows[0][2] == "none"
+    assert "<svg" in html(compared)
+    assert record(lake, compared) == 1
+    assert lake.read("comparisons").column("crossed_low").to_pylist() == [None]
 
 
 def test_one_seed_of_a_trained_arm_is_no_seed(real: Lake) -> None:
@@ -270,8 +293,8 @@ models:
 """
 
 
-def with_critic(events: list[Event]) -> list[Event]:
-    """Cache use on every call; a critic at the wheel after step 1, another that judged afterwards."""
+def with_critic(events: list[Event], read: bool = True) -> list[Event]:
+    """Cache use on every call; a critic at the wheel after step 1 (`read`: its reply), another that judged afterwards."""
     found: list[Event] = []
     for e in events:
         found.append(replace(e, usage={**e.usage, "cache_read": 60, "cache_write": 30}) if e.kind == "action" else e)
@@ -283,15 +306,19 @@ def with_critic(events: list[Event]) -> list[Event]:
                 found.append(heard)
                 if policy == "judge-1":
                     told = {"mode": "delivered", "text": "x", "role": "user", "verdict_id": heard.event_id}
+                    told = (
+                        told if read else {"mode": "suppressed", "reason": "its reply cannot be read", "role": "user"}
+                    )
                     found.append(replace(e, kind="feedback", actor="critic", payload=told, policy=policy, usage=None))
     return found
 
 
-def test_costs_are_recomputed_from_usage_by_one_list(lake: Lake, tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [True, False])
+def test_costs_are_recomputed_from_usage_by_one_list(lake: Lake, tmp_path: Path, read: bool) -> None:
     file = tmp_path / "prices.yaml"
     file.write_text(PRICES)
     prices = read_prices(file)
-    a = evaluated(lake, "a", once(True, True, False, True), change=with_critic)
+    a = evaluated(lake, "a", once(True, True, False, True), change=partial(with_critic, read=read))
     b = evaluated(lake, "b-2", once(True, True, True, True))
     compared = compare(lake, [a, b], prices=prices, draws=DRAWS)
     first, second = (arm.figures for arm in compared.arms)
@@ -496,7 +523,7 @@ def test_the_command_prints_writes_and_refuses(lake: Lake, tmp_path: Path) -> No
     impossible = runner.invoke(app, ["grim", "28.5", "--n", "500"])
     assert isinstance(impossible.exception, StepwellError)
     empty = runner.invoke(app, ["compare", "--lake", str(tmp_path / "none")])
-    assert isinstance(empty.exception, UnknownName)
+    assert isinstance(empty.exception, UsageError)
 
 
 HOSTILE = '</title></svg><script>window.broken=1</script>|"&<img src=x onerror="window.broken=1">'

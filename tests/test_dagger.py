@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import lakes
 import orjson
 import pytest
 import torch
@@ -30,10 +31,11 @@ from stepwell.datasets.build import Built, build
 from stepwell.datasets.verify import verify
 from stepwell.drift import drift
 from stepwell.errors import RecipeError, UsageError
+from stepwell.evaluation.rows import evaluation_id, record_rows
 from stepwell.event import Event
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.recipe import Recipe, load
+from stepwell.recipe import Evaluation, Recipe, load
 from stepwell.rendering import Renderer
 from stepwell.rollout.collect import collect
 from stepwell.rollout.labelling import counted, label_new
@@ -453,6 +455,27 @@ def test_iterations_know_their_inputs(lake: Lake, tmp_path: Path) -> None:
         Loop(load(experiment(tmp_path, student={"kind": "oracle"})), lake)
     told = CliRunner().invoke(build_app(), ["dagger", str(experiment(tmp_path)), "--lake", lake.uri, "--dry-run"])
     assert orjson.loads(told.stdout)["beta"] == [1.0, 0.8]
+
+
+@pytest.mark.parametrize("n_tasks", [0, 2, 50])
+def test_an_evaluation_is_done_when_every_task_of_its_file_is(lake: Lake, tmp_path: Path, n_tasks: int) -> None:
+    whole = load(experiment(tmp_path))
+    file = tmp_path / "tasks.jsonl"
+    tasks = [{"instance_id": f"t-{n}", "repo": "a/b", "base_commit": "c", "problem_statement": "So."} for n in (1, 2)]
+    file.write_text("\n".join(map(json.dumps, tasks)))
+    asked = Evaluation.model_validate({"suite": "x", "n_tasks": n_tasks, "tasks": {"path": str(file), "suite": "x"}})
+    loop = Loop(whole.model_copy(update={"evaluation": asked}), lake)
+    base = loop.student(1)[1]
+    for n, known in ((1, None), (2, evaluation_id(loop.whole, base))):
+        assert loop.evaluation(0) is None
+        assert loop.rates(0) == {}
+        EventLog(lake).append(lakes.good_repair(f"x-{n}", task_id=f"t-{n}", corpus="evaluations/x"), "x")
+        record_rows(
+            lake, [f"x-{n}"], evaluation_id=evaluation_id(loop.whole, base), suite="x", recipe="base", model_id=base,
+            seed=0, backend="test",
+        )  # fmt: skip
+        assert loop.evaluation(0) == known
+    assert loop.rates(0)["base"].n == 2
 
 
 def start(recipe: Path, lake: Lake) -> subprocess.Popen[str]:

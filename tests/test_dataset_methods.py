@@ -10,6 +10,7 @@ from typing import Any
 
 import judged
 import lakes
+import polars as pl
 import pyarrow as pa
 import pytest
 from chat_server import ChatServer, critique
@@ -17,7 +18,7 @@ from lakes import Step
 
 from stepwell.chat import prompt_hash
 from stepwell.cli.reviewing import requested
-from stepwell.conversation import Conversation
+from stepwell.conversation import Conversation, said
 from stepwell.critics import prompts
 from stepwell.critics.asked import asker_of
 from stepwell.critics.model_critic import ModelCritic
@@ -26,8 +27,9 @@ from stepwell.curation.masks import MaskRule, mask_new, rule_of
 from stepwell.data_settings import DatasetSettings
 from stepwell.datasets.across import thinned
 from stepwell.datasets.build import Built, build
-from stepwell.datasets.cases import Case
+from stepwell.datasets.cases import OF_CRITICS, Case, found
 from stepwell.datasets.guided import graded
+from stepwell.datasets.methods import repeats
 from stepwell.datasets.verify import verify
 from stepwell.errors import RecipeError, UsageError
 from stepwell.event import Event
@@ -345,14 +347,40 @@ def test_each_split_is_balanced_for_itself() -> None:
 
 
 def test_of_two_graders_the_later_stands_and_of_its_reruns_the_first() -> None:
-    told = [("a", "visible", 0, True), ("a", "hidden", 1, False), ("a", "hidden", 2, True), (None, "tests", 0, True)]
+    told = [
+        ("a", "visible", 0, True, 1), ("a", "hidden", 1, False, 1), ("a", "hidden", 2, True, 1), (None, "tests", 0, True, 2),
+        (None, "tests", 0, False, 1),
+    ]  # fmt: skip
     rows = [
-        {"event_id": str(i), "subject": s, "grader": g, "rerun": n, "resolved": r}
-        for i, (s, g, n, r) in enumerate(told)
+        {"event_id": str(i), "subject": s, "grader": g, "rerun": n, "resolved": r, "recorded_at": day}
+        for i, (s, g, n, r, day) in enumerate(told)
     ]
     settings = DatasetSettings(method="ctrl_rl")
     case = Case(Conversation("t", "c"), None, "", settings, rows={"outcome": rows})
     assert [(graded(case, s) or {}).get("event_id") for s in ("a", "trajectory", "b")] == ["1", "3", None]
+
+
+def test_other_calls_say_something_else_whatever_the_words() -> None:
+    def case(*called: tuple[str, str]) -> Case:
+        calls = [{"id": f"c{i}", "function": {"name": n, "arguments": a}} for i, (n, a) in enumerate(called)]
+        messages = [said("", [call]) for call in calls]
+        return Case(Conversation("t", "c", messages), None, "", DatasetSettings(method="all"))
+
+    assert repeats(case(("view", "a.py"), ("view", "b.py"), ("edit", "b.py"))) == 1
+    assert repeats(case(("view", "a.py"), ("view", "b.py"), ("view", "b.py"))) == 2, "ids are always others"
+    talk = [said("Go on.", []), said("Go on.", []), said("Go on.", ["view"])]  # type: ignore[list-item]  # as some files have it
+    assert repeats(Case(Conversation("t", "c", talk), None, "", DatasetSettings(method="all"))) == 2
+
+
+def test_a_corrected_report_stands_in_rows_whatever_its_id(lake: Lake) -> None:
+    for i in range(8):
+        for resolved in (False, True):
+            told = {"subject": "trajectory", "grader": "tests", "resolved": resolved}
+            EventLog(lake).append([Event("outcome", f"t{i}", "c", "grader", told)], f"{i} {resolved}")
+    rows = EventLog(lake).read(columns=OF_CRITICS)
+    for loop_ in found(rows, False, asker_of(recipe("ctrl_rl", "c", critiques=CRITIQUE))):
+        case = Case(loop_.chat, None, "", DatasetSettings(method="ctrl_rl"), rows=loop_.rows)
+        assert (graded(case, "trajectory") or {})["resolved"] is True, loop_.chat.trajectory_id
 
 
 @pytest.mark.parametrize("limits", [{}, {"per_task": 2}, {"balance": "judgment"}])
@@ -392,6 +420,32 @@ def test_ctrl_rl_is_prompts_with_what_runs_the_tests(loops: Lake, renderer: Rend
         loops, renderer, recipe("ctrl_rl", "rollouts/group", critiques=CRITIQUE, synthesis={"rounds": "all"})
     )
     assert len(every) == 5 * (1 + GROUP.critiques)
+
+
+def test_a_solution_that_loops_share_is_asked_about_once_of_those_that_are_kept(lake: Lake, renderer: Renderer) -> None:
+    arms = (RevisionArm(name="execution", critic="execution"), RevisionArm(name="none", critic="none"))
+    settings = Revision(
+        corpus="rollouts/shared", problems=Problems(split="train", n=8, seed=3), samples=1, arms=arms,
+        generator=Policy(kind="noisy", mistake_rate=0.9),
+    )  # fmt: skip
+    revise(lake, settings, lambda *_: pytest.fail("no model is asked"))
+    wanted = recipe("ctrl_rl", "rollouts/shared", critiques=CRITIQUE)
+    rows, funnel = made(lake, renderer, wanted)
+    events = events_of(lake)
+    assert len(rows) == 8
+    assert all("same_as" not in (events[row["event_ids"][0]]["extra"] or "") for row in rows), (
+        "the loops that wrote them"
+    )
+    assert funnel["part dropped: the same first solution stands in another loop"] == 8
+    loops = {e["trajectory_id"]: e["start"]["arm"] for e in events.values() if e["kind"] == "start"}
+    writers = {row["trajectory_id"] for row in rows}
+    chosen = pl.DataFrame(
+        {"trajectory_id": name, "dropped": "asked" if name in sorted(writers)[:3] else None, "split": None} for name in loops
+    )  # fmt: skip
+    built = build(lake, wanted, renderer, "all@1", chosen=chosen, asker=asker_of(wanted))
+    left = lake.read(built.table).to_pylist()
+    assert len({row["task_id"] for row in left}) == len(left) == 8, "three by the loops that took them over"
+    assert {row["trajectory_id"] for row in left} & writers == set(sorted(writers)[3:])
 
 
 def test_the_verifier_answers_with_the_outcome(lake: Lake, renderer: Renderer) -> None:

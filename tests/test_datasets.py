@@ -28,6 +28,8 @@ from stepwell.invariants import dataset_rows
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe
+from stepwell.redaction.run import redact
+from stepwell.redaction.target import Target
 from stepwell.rendering import Renderer
 from stepwell.seals import seal_of
 from stepwell.stored import require_schema
@@ -86,6 +88,18 @@ def test_rebuilt_at_the_same_version_is_the_same_to_the_byte(lake: Lake, rendere
     sealed = seal_of(lake, "datasets/srft", first.version)
     assert sealed
     assert sealed[1]["dataset_hash"] == content_hash(lake.read("datasets/srft", first.version)) == first.hash
+
+
+def test_it_is_built_again_after_a_takedown(lake: Lake, renderer: Renderer) -> None:
+    build_lake(lake)
+    before = made(lake, renderer, recipe("srft"))
+    for n, gone in enumerate(("t-good-a", "t-good-b"), 1):
+        assert redact(lake, Target(down=frozenset({gone})), "asked for").done
+        again = made(lake, renderer, recipe("srft"))
+        assert again.n_rows == before.n_rows - n
+        rows = lake.read(again.table)
+        assert gone not in rows.column("trajectory_id").to_pylist()
+        assert verify(rows, renderer).ok
 
 
 def test_where_and_length_are_counted_not_hidden(lake: Lake, renderer: Renderer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import lakes
@@ -21,7 +22,7 @@ from stepwell.curation.masks import MaskRule, mask_new
 from stepwell.errors import UsageError
 from stepwell.event import Event, to_table
 from stepwell.lake import Lake
-from stepwell.log import EventLog
+from stepwell.log import EventLog, live
 
 CRITIC = "steps@1/small/t0.7"
 
@@ -117,6 +118,24 @@ def test_voting_keeps_up_with_its_members_and_masks_follow(lake: Lake) -> None:
     log.append([lakes.verdict(action, "mistake", CRITIC, candidate=2)], "third sample")
     second = judge_new(lake, ensemble)
     assert (second.n_verdicts, second.n_ties, second.n_superseded) == (1, 0, 1)
+    (third,) = [r for r in log.read(kinds=["verdict"]).to_pylist() if r["verdict"]["candidate"] == 2]
+
+    def majorities() -> list[str | None]:
+        rows = [r for r in live(log.read()).to_pylist() if r["policy"] == ensemble.id and r["kind"] == "verdict"]
+        return [r["verdict"]["label"] for r in rows]
+
+    def without(event_id: str) -> Event:
+        gone = {"target_event": event_id, "action": "supersede", "reason": "was read wrongly"}
+        return Event("retraction", third["trajectory_id"], "demo", "system", gone, third["step"])
+
+    assert majorities() == ["mistake", "good"]
+    log.append([without(third["event_id"])], "two samples again")
+    assert judge_new(lake, ensemble).n_verdicts == 1
+    assert majorities() == [None, "good"]
+    assert judge_new(lake, ensemble).n_verdicts == 0
+    said = lakes.verdict(action, "mistake", CRITIC, candidate=2)
+    log.append([replace(said, discriminator="again")], "and the third again")
+    assert judge_new(lake, ensemble).n_verdicts == 1
     mask_new(lake, MaskRule("srft", ensemble.id))
     weights = {r["step"]: r["mask"]["weight"] for r in log.read(kinds=["mask"]).to_pylist()}
     assert weights == {0: 0.0, 1: 1.0}

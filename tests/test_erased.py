@@ -17,6 +17,8 @@ from test_query import dataset_row
 from schemas.models import MODELS
 from stepwell.contamination.gate import gate
 from stepwell.contamination.reading import of_trajectories
+from stepwell.critics.audit import kind_of, training_of
+from stepwell.critics.examine import examine
 from stepwell.errors import LakeError, UnknownName
 from stepwell.evaluation.compare import compare
 from stepwell.event import Event
@@ -116,6 +118,23 @@ def test_contamination_reads_what_is_there(erased: Lake) -> None:
     assert (name, task.task_id) == ("t-good-b", "task-1")
     with pytest.raises(LakeError, match=r"read it at its current version \(2\)"):
         gate(erased, "datasets/srft", Contamination(), version=1)
+
+
+def test_a_critic_is_audited_by_what_is_left_of_its_data(erased: Lake) -> None:
+    srft, other = (f"steer@1/{model(name, None, 1)['model_id']}" for name in ("srft", "other"))
+    learnt = training_of(erased, srft)
+    assert (learnt.datasets, learnt.erased) == (("datasets/srft@1",), ("datasets/srft@1",))
+    assert learnt.trajectory_ids == {"t-good-b"}
+    assert "what a redaction left of datasets/srft@1" in learnt.caveat
+    assert [learnt.kind([t]) for t in ("t-good-a", "t-good-b")] == ["unknown", "training-fit"]
+    assert (training_of(erased, other).caveat, training_of(erased, other).kind(["t-good-a"])) == ("", "evaluation")
+    told = (lakes.looping("t-loop-a", model="model-a", task_id="task-2"), "none of these trajectories is in it")
+    fit = lakes.good_repair("t-good-b", model="model-b", task_id="task-1", corpus=ROLLED_OUT)
+    for made, sentence in (told, (fit, "a fit to training data: 1 of these")):
+        EventLog(erased).append([lakes.verdict(a, "good", srft) for a in lakes.actions(made)], "judged")
+        note = kind_of(examine(erased, srft, draws=100).audit)
+        assert sentence in note
+        assert "what a redaction left of datasets/srft@1" in note
 
 
 def test_what_was_taken_out_since_is_known_by_its_time(erased: Lake) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 from chat_server import ChatServer, Fault
+from evaluated import evaluated, once
+from lakes import good_repair
 from typer.testing import CliRunner
 
 from jobs import harness, registry
@@ -38,7 +40,9 @@ from stepwell.datasets.build import build
 from stepwell.errors import BadInput, RecipeError, StepwellError, UsageError
 from stepwell.evaluation.arms import arms, known
 from stepwell.evaluation.compare import compare
-from stepwell.evaluation.rows import evaluation_id
+from stepwell.evaluation.rows import evaluation_id, misgraded, record_rows, summarise
+from stepwell.event import Event
+from stepwell.fold import refresh
 from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
@@ -310,6 +314,59 @@ def test_a_task_file_an_endpoint_and_the_official_harness(made: Made, tmp_path: 
             run(recipe, lake, ["org/model"], Reporter(None), options(report=reports))
     with pytest.raises(UsageError, match="jsonl"):
         harness.files(Path("x.csv"), 1)
+
+
+def test_a_corrected_report_changes_what_it_says_otherwise_and_nothing_else(lake: Lake, tmp_path: Path) -> None:
+    log, names, corpus = EventLog(lake), [f"x-{i}" for i in range(4)], "evaluations/x"
+    for i, name in enumerate(names):
+        made = good_repair(name, task_id=f"task-{i}", corpus=corpus)
+        log.append([e for e in made if e.kind != "outcome"], "played")
+    evaluated(lake, "other", once(True, False))
+    others = lake.read("evaluations").to_pylist()
+
+    def read(*resolved: int) -> tuple[int, int | None, list[dict[str, Any]]]:
+        said: dict[str, list[str]] = {"resolved_ids": [], "unresolved_ids": []}
+        for i in range(4):
+            said["resolved_ids" if i in resolved else "unresolved_ids"].append(f"task-{i}")
+        (tmp_path / "report.json").write_text(json.dumps(said))
+        assert harness.record(lake, corpus, names, tmp_path / "report.json").resolved == len(resolved)
+        for known_as in ("m@x", "m@x-as-before"):
+            record_rows(
+                lake, names, evaluation_id=known_as, suite="x", recipe="any", model_id="m", seed=3, backend="test"
+            )
+        outcomes = log.read(trajectory_ids=names, kinds=["outcome"]).num_rows
+        return outcomes, lake.version("evaluations"), lake.read("evaluations").to_pylist()
+
+    first = read(0)
+    assert read(0) == first, "the same report adds nothing"
+    assert summarise(lake, "m@x").resolved == 1
+    refresh(lake)
+    assert misgraded(lake) == []
+    second = read(0, 1, 2)
+    assert (second[0], second[1]) == (6, (first[1] or 0) + 1), "two reruns, and one commit for all rows they concern"
+    assert [summarise(lake, known_as).resolved for known_as in ("m@x", "m@x-as-before")] == [3, 3]
+    assert [r for r in second[2] if r["evaluation_id"] == "other@x"] == others
+    was, now = ({(r["evaluation_id"], r["task_id"]): r for r in rows} for rows in (first[2], second[2]))
+    changed = {key: {k for k in row if row[k] != was[key][k]} for key, row in now.items() if row != was[key]}
+    assert changed == {(e, f"task-{i}"): {"resolved"} for e in ("m@x", "m@x-as-before") for i in (1, 2)}
+    assert sorted(map(str, lake.read("evaluations", first[1]).to_pylist())) == sorted(map(str, first[2]))
+    assert len(misgraded(lake)) == 4
+    assert "task task-1, attempt 0: resolved True, its trajectory False" in misgraded(lake)[0]
+    refresh(lake)
+    assert misgraded(lake) == []
+    assert read(0)[0] == 8, "back to the first report is said as well"
+    assert summarise(lake, "m@x").resolved == 1
+    refresh(lake)
+    assert sum(lake.read("trajectories").column("resolved").to_pylist()) == 2
+    assert misgraded(lake) == []
+    stands = log.read(trajectory_ids=names[1:2], kinds=["outcome"]).to_pylist()
+    last = max(stands, key=lambda r: r["outcome"]["rerun"])
+    gone = {"target_event": last["event_id"], "action": "retract", "reason": "a mistake"}
+    log.append([Event("retraction", names[1], corpus, "system", gone)], "taken back")
+    assert read(0)[0] == 9, "what was taken back is said again"
+    down = Event("retraction", names[3], corpus, "system", {"action": "takedown", "reason": "asked"})
+    log.append([down], "taken down")
+    assert read(0, 3)[0] == 9, "what is taken down is not graded"
 
 
 def test_the_command_line_writes_predictions_and_reads_reports(

@@ -19,10 +19,13 @@ from format_examples import atif
 from trajectory_files import CREATED, instance_report, mini_1, swe_0, swe_1, write, write_run
 from typer.testing import CliRunner
 
+from stepwell.affected import trajectories_of
 from stepwell.cli import data
 from stepwell.cli.common import output
 from stepwell.errors import UnknownName, UsageError
+from stepwell.importers import outcome
 from stepwell.importers.base import CAPABILITIES, REASONS
+from stepwell.importers.companions import read_companion
 from stepwell.importers.registry import IMPORTERS
 from stepwell.importers.run import ImportReport, import_paths
 from stepwell.lake import Lake
@@ -126,6 +129,38 @@ def test_copies_in_one_run_are_one_trajectory(lake: Lake, tmp_path: Path) -> Non
     report = accounted(import_paths(lake, [tmp_path / "run"]))
     assert (report.imported, report.known) == (1, 1)
     assert len(lake.read("sources")) == 2
+
+
+def test_a_source_is_named_so_that_it_is_found_from_any_folder(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "work" / "run" / "x.traj.json", mini_1("acme__anvil-1"))
+    monkeypatch.chdir(tmp_path / "work")
+    import_paths(lake, ["run"])
+    assert accounted(import_paths(lake, ["run/x.traj.json"])).known == 1
+    assert lake.read("sources").column("path").to_pylist() == [str(file)]
+    monkeypatch.chdir(tmp_path / "work" / "run")
+    assert trajectories_of(lake, "source", "x.traj.json") == trajectories_of(lake, "source", str(file)) != set()
+
+
+def test_files_given_by_name_are_looked_at_once_for_all_of_their_folder(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = [f"acme__anvil-{i}" for i in range(6)]
+    files = [write(tmp_path / "run" / f"{name}.json", mini_1(name)) for name in named]
+    write(tmp_path / "run" / "results.json", {"resolved_ids": named[:2]})
+    elsewhere = write(tmp_path / "other" / "x.json", mini_1("acme__anvil-9"))
+    looked_at: Counter[Path] = Counter()
+
+    def counted(path: Path, digests: Any = None) -> tuple[str, Any]:
+        looked_at[path] += 1
+        return read_companion(path, digests)
+
+    monkeypatch.setattr(outcome, "read_companion", counted)
+    report = accounted(import_paths(lake, [files[0], elsewhere, *files[1:], files[0]]))
+    assert (report.files, report.imported, report.known, report.resolved) == (8, 7, 1, 2)
+    assert looked_at == Counter([*files, elsewhere, tmp_path / "run" / "results.json"])
+    assert set(lake.read("events", columns=["corpus"]).column(0).to_pylist()) == {"run", "other"}
 
 
 def test_a_report_that_comes_later_adds_the_outcome_only(lake: Lake, tmp_path: Path) -> None:
@@ -272,6 +307,16 @@ def test_wrong_requests_raise(lake: Lake, tmp_path: Path) -> None:
         import_paths(lake, [tmp_path / "nothing"])
     with pytest.raises(UnknownName, match="mini-swe-agent"):
         import_paths(lake, [tmp_path], format="word")
+
+
+def test_a_corpus_is_bounded_by_what_names_a_folder(lake: Lake, tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    (tmp_path / ("r" * 241)).mkdir()
+    for corpus, path in (("\u6587" * 27, "run"), (None, "r" * 241)):
+        with pytest.raises(UsageError, match="at most 240"):
+            import_paths(lake, [tmp_path / path], corpus)
+    assert lake.version("events") is None
+    assert import_paths(lake, [tmp_path / "run"], "\u6587" * 26).events
 
 
 def test_a_format_asked_for_takes_no_other(lake: Lake, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import lakes
@@ -94,6 +95,7 @@ def test_a_trajectory_that_grew_is_asked_about_only_where_it_is_new(full: Lake, 
 
 def test_a_trajectory_that_changed_is_judged_again_from_there_on(full: Lake, server: ChatServer) -> None:
     run(full, server)
+    before = [r["verdict"] for r in made(full)]
     (old,) = [e for e in steps("t2") if e.kind == "observation" and e.step == 12]
     gone = {"target_event": old.event_id, "action": "supersede", "reason": "was read wrongly"}
     new = Event("observation", "t2", "demo", "environment", {"raw": "something else", "role": "user"}, step=12)
@@ -110,6 +112,16 @@ def test_a_trajectory_that_changed_is_judged_again_from_there_on(full: Lake, ser
     assert {r["replacement"] for r in retractions} <= ids
     assert not {r["target_event"] for r in retractions} & ids
     assert run(full, server).n_calls == 0
+
+    back = replace(old, discriminator="again")
+    gone = {"target_event": new.event_id, "action": "supersede", "reason": "it was right"}
+    EventLog(full).append([back, Event("retraction", "t2", "demo", "system", gone)], "back")
+    report = run(full, server)
+    assert (report.n_calls, report.n_cached, report.n_superseded) == (0, 2, 2)
+    again = made(full)
+    assert [r["verdict"] for r in again] == before
+    assert len({r["event_id"] for r in again} - ids) == 2
+    assert run(full, server).n_verdicts == 0
 
 
 def test_a_point_that_is_gone_loses_its_verdict(full: Lake, server: ChatServer) -> None:

@@ -148,6 +148,28 @@ def test_categories_of_a_critic_that_does_not_name_every_one(played: Lake) -> No
     assert judged.categories == {"ignored_feedback": 2}
 
 
+@pytest.mark.parametrize("column", ["raw", "rendered"])
+def test_every_answer_of_a_turn_is_in_the_state_after_it(lake: Lake, column: str) -> None:
+    """Two answers a turn, told only as they came or as they were shown: the sides differ in the later one alone."""
+    sides: tuple[list[str], list[str]] = ([], [])
+    events = []
+    for i in range(30):
+        where = (f"t{i:02}", "c")
+        sides[i % 2].append(where[0])
+        events.append(Event("start", *where, "system", {"task_id": f"k{i // 2}"}))
+        for step in range(4):
+            events.append(Event("action", *where, "agent", {"text": "ls", "command": "ls"}, step))
+            for position, text in enumerate(("the same", "alpha beta" if i % 2 else "gamma delta")):
+                told = {"position": position, column: text, "exit_code": 0, "files_changed": [f"{step}.{position}"]}
+                events.append(Event("observation", *where, "environment", told, step))
+    EventLog(lake).append(events, "b")
+    a, b = (seen(lake, ids) for ids in sides)
+    assert a[0].states[:, -1] == pytest.approx(np.log1p([0, 2, 4, 6])), "files so far"
+    apart = shift(a, b).told_apart["all"].value
+    assert apart is not None
+    assert apart > 0.9
+
+
 def test_states_of_the_same_policy_cover_each_other(played: Lake) -> None:
     o, n, m = (seen(played, chosen(played, f"corpus = '{c}'")) for c in "onm")
     alike, unlike = shift(n, m), shift(o, n)

@@ -140,6 +140,13 @@ def nodes(tree: Tree, kind: str) -> list[Tree]:
     return [node for node in tree.walk() if node.kind == kind]
 
 
+def test_a_long_list_is_cut_for_people_and_whole_in_json() -> None:
+    rows = [f"row-{i}" for i in range(7)]
+    tree = Tree("dataset", "d", {"row_ids": rows, "few": rows[:5]})
+    assert tree.told() == f"row_ids {', '.join(rows[:5])} and 2 more, few {', '.join(rows[:5])}"
+    assert tree.as_dict()["row_ids"] == rows
+
+
 @pytest.mark.parametrize("asked", ["datasets/srft", "datasets/first", "datasets/srft@1"])
 def test_a_dataset_is_traced_at_a_version(traced: Lake, asked: str) -> None:
     name, _, version = asked.partition("@")

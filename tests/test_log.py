@@ -200,6 +200,25 @@ def test_changed_works_for_every_name_of_a_corpus(lake: Lake, corpus: str) -> No
     assert log.changed(first) == ["t2"]
 
 
+def test_commits_have_their_own_versions_while_others_write(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = lake.spec("trajectories").schema.empty_table()
+    marks = iter("123456789")
+    for _ in range(3):
+        lake.replace("trajectories", empty, {"mark": next(marks)})
+    asked, late = DeltaTable.history, iter((True, True))
+
+    def history(handle: DeltaTable, limit: int | None = None) -> list[dict[str, object]]:
+        if next(late, False):  # a commit between opening the table and reading its log
+            lake.replace("trajectories", empty, {"mark": next(marks)})
+        return list(asked(handle, limit))
+
+    monkeypatch.setattr(DeltaTable, "history", history)
+    assert [(c["version"], c.get("mark")) for c in lake.commits("trajectories", 1)] == [
+        (5, "5"), (4, "4"), (3, "3"), (2, "2"),
+    ]  # fmt: skip
+    assert lake.commits("trajectories", 5) == lake.commits("steps") == []
+
+
 def test_batches_are_whole_trajectories(lake: Lake) -> None:
     log = EventLog(lake)
     log.append([e for i in range(5) for e in lakes.good_repair(f"t{i}")], "b")

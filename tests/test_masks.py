@@ -16,7 +16,7 @@ from stepwell.data_settings import Mask
 from stepwell.errors import UnknownName, UsageError
 from stepwell.event import Event, to_table
 from stepwell.lake import Lake
-from stepwell.log import EventLog
+from stepwell.log import EventLog, live
 
 SRFT = MaskRule("srft", "judge@1")
 
@@ -135,3 +135,28 @@ def test_masking_again_writes_nothing_rules_coexist_and_new_verdicts_supersede(l
     assert (again.n_trajectories, again.n_masks, again.n_superseded) == (1, 6, 6)
     assert mask_new(lake, rule).n_trajectories == 0
     assert mask_new(lake, MaskRule("all")).n_trajectories == 0
+
+
+def test_masks_return_with_the_grading_they_follow_from(lake: Lake) -> None:
+    log, rule = EventLog(lake), SRFT
+    made = judged(["mistake", "good"], resolved=False)
+    log.append(made, "first")
+    mask_new(lake, rule)
+
+    def held() -> dict[int, float]:
+        rows = [r for r in live(log.read()).to_pylist() if r["kind"] == "mask"]
+        assert len(rows) == len({r["step"] for r in rows})
+        return {r["step"]: r["mask"]["weight"] for r in rows}
+
+    before, trajectory = held(), made[0].trajectory_id
+    for n in range(3):
+        payload = {"subject": "trajectory", "grader": "wrong", "resolved": True, "rerun": n + 1}
+        other = Event("outcome", trajectory, "demo", "grader", payload)
+        log.append([other], "other")
+        assert mask_new(lake, rule).n_masks == 2
+        assert held() == {0: 1.0, 1: 1.0} != before
+        gone = {"target_event": other.event_id, "action": "supersede", "reason": "it was wrong"}
+        log.append([Event("retraction", trajectory, "demo", "system", gone)], "back")
+        assert mask_new(lake, rule).n_masks == 2
+        assert held() == before
+        assert mask_new(lake, rule).n_masks == 0

@@ -35,7 +35,7 @@ from stepwell.fold import refresh
 from stepwell.importers.run import import_paths
 from stepwell.journal import Journal
 from stepwell.lake import Lake
-from stepwell.log import EventLog, in_order
+from stepwell.log import EventLog, in_order, live
 from stepwell.proxy.address import Address
 from stepwell.proxy.prompts import prompts
 from stepwell.proxy.recorder import Recorder
@@ -43,6 +43,8 @@ from stepwell.proxy.replies import Assembly, Events
 from stepwell.proxy.run import Settings, serve
 from stepwell.proxy.server import Proxy
 from stepwell.proxy.trajectory import Trajectory
+from stepwell.redaction.run import redact
+from stepwell.redaction.target import Target
 
 ROOT = Path(__file__).parent.parent
 PROXY = [sys.executable, "-c", "from stepwell.cli import main; main()", "proxy"]
@@ -69,6 +71,18 @@ async def proxied(
 def client(base: str, where: str, key: str = "sk-secret-key") -> openai.AsyncOpenAI:
     http = openai.DefaultAioHttpClient()
     return openai.AsyncOpenAI(base_url=f"{base}/{where}/v1", api_key=key, max_retries=0, http_client=http)
+
+
+ABOUT = {"task_id": None, "config": {}}
+
+
+def finished() -> dict[str, Any]:
+    """A call as the recorder is told of it."""
+    return {
+        "kind": "call", "known": 0, "sent": time.time(), "at": time.time(), "latency_s": 0.0, "api": "chat/completions",
+        "model": "m", "tools": None, "sampling": {}, "prompt_hash": prompt_hash([ASK]), "messages": [ASK],
+        "reply": {"choices": [{"message": text("x" * 500)}]},
+    }  # fmt: skip
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -343,12 +357,13 @@ class Harness:
 
     def ask(self, messages: list[Any], choices: int, overlap: bool) -> list[Any]:
         sent, self.clock = self.clock - (1.5 if overlap else 0), self.clock + 1
+        known = max(len(self.records) - (2 if overlap else 0), 0)
         said = [text(f"say {len(self.records) % 5} {i}", refusal=None) for i in range(choices)]
         record = {
             "kind": "call", "sent": sent, "at": self.clock, "latency_s": 1.0, "api": "chat/completions", "model": "m",
             "tools": None, "sampling": {}, "prompt_hash": prompt_hash(messages), "n": len(self.records), "t": "t",
             "reply": {"choices": [{"index": i, "message": m} for i, m in enumerate(said)]},
-            "place": self.trajectory.place(json.loads(json.dumps(messages)), sent),
+            "place": self.trajectory.place(json.loads(json.dumps(messages)), known), "known": known,
         }  # fmt: skip
         self.records.append(json.loads(json.dumps(record)))
         self.events += self.trajectory.absorb(record)
@@ -396,9 +411,23 @@ def test_whatever_a_harness_does_to_its_history_its_prompts_are_exact(moves: lis
     events = harness.events + harness.trajectory.absorb(end)
     table = in_order(to_table(events, "b", datetime.now(UTC)))
     assert [prompt_hash(m) for _, m in prompts(table)] == [r["prompt_hash"] for r in harness.records]
-    replayed = Trajectory("t", harness.trajectory.opened)
-    again = [e for r in [*harness.records, end] for e in replayed.absorb(r)]
-    assert [(e.event_id, e.extra) for e in again] == [(e.event_id, e.extra) for e in events]
+    timed = [{k: v for k, v in r.items() if k != "known"} for r in harness.records]  # as earlier versions wrote them
+    for records in (harness.records, timed):
+        replayed = Trajectory("t", harness.trajectory.opened)
+        again = [e for r in [*records, end] for e in replayed.absorb(r)]
+        assert [(e.event_id, e.extra) for e in again] == [(e.event_id, e.extra) for e in events]
+
+
+def test_a_clock_that_is_set_back_loses_nothing() -> None:
+    harness = Harness()
+    harness.clock = 1000.0
+    (line,) = harness.lines
+    (said,) = harness.ask(line, 1, False)
+    for i in range(3):
+        harness.clock -= 60
+        line += [said, {"role": "user", "content": f"seen {i}"}]
+        (said,) = harness.ask(line, 1, False)
+    assert [e.payload["rendered"] for e in harness.events if e.kind == "observation"] == ["seen 0", "seen 1", "seen 2"]
 
 
 def test_calls_of_many_trajectories_over_one_address_are_told_apart(lake: Lake) -> None:
@@ -468,6 +497,8 @@ def test_limits_are_said_and_a_silent_upstream_is_given_up(lake: Lake) -> None:
 
             assert await status(5) == 200
             assert await status(30_000) == 413
+            async with session.post(f"{base}/c/t/v1/chat/completions", data=b"y" * 30_000) as reply:
+                assert (await reply.json())["error"]["code"] == 413
             assert await status(5, max_tokens=30_000) == 502
             assert await status(5, max_tokens=30_000, stream=True) == -1
             upstream.pause = 9
@@ -550,6 +581,97 @@ def test_ends_are_checked_and_a_name_can_be_used_again(lake: Lake) -> None:
     run(main)
 
 
+def test_a_call_under_way_at_the_end_belongs_to_what_ended(lake: Lake) -> None:
+    async def main() -> None:
+        async with (
+            Upstream() as upstream,
+            proxied(lake, upstream, every=0.05) as base,
+            aiohttp.ClientSession() as session,
+        ):
+
+            async def ask(where: str, *messages: Any) -> str:
+                body = {"model": "m", "messages": [ASK, *messages]}
+                async with session.post(f"{base}/{where}/v1/chat/completions", json=body) as reply:
+                    return str(reply.headers["X-Stepwell-Trajectory"])
+
+            first = await ask("c/t/0")
+            upstream.pause = 0.5
+            late = [asyncio.create_task(ask("c/t/0", text("reply 0 to 1"), {"role": "user", "content": "on"}))]
+            late.append(asyncio.create_task(ask("c/new/0")))
+            await asyncio.sleep(0.2)
+            done = {"exit_status": "done", "outcome": {"resolved": True}}
+            for name in ("t", "new"):
+                async with session.post(f"{base}/c/{name}/0/end", json=done) as reply:
+                    assert reply.status == 200
+            upstream.pause = 0
+            third = await ask("c/t/0")
+            second, new = await asyncio.gather(*late)
+            assert second == first != third
+        refresh(lake)
+        ends = {t["trajectory_id"]: (t["exit_status"], t["n_steps"]) for t in lake.read("trajectories").to_pylist()}
+        assert ends == {first: ("done", 2), new: ("done", 1), third: ("proxy stopped", 1)}
+        assert Counter(r["trajectory_id"] for r in rows(lake, "outcome")) == {first: 1, new: 1}
+        assert [(r["trajectory_id"], r["end"]["n_calls"]) for r in live(EventLog(lake).read(kinds=["end", "retraction"]))
+                .to_pylist() if r["kind"] == "end" and r["trajectory_id"] == first] == [(first, 2)]  # fmt: skip
+        before = EventLog(lake).version
+        async with Upstream() as upstream, proxied(lake, upstream, idle=0.01):
+            await asyncio.sleep(0.1)
+        assert EventLog(lake).version == before, "the journal says the same again"
+        assert not list(Path(lake.uri, ".proxy").glob("*.jsonl"))
+
+    run(main)
+
+
+def test_a_corpus_too_long_for_a_folder_is_refused_and_stops_nothing(lake: Lake) -> None:
+    long = "\u6587" * 27
+    body = {"model": "m", "messages": [ASK]}
+
+    async def main() -> None:
+        async with Upstream() as upstream:
+            async with proxied(lake, upstream) as base, aiohttp.ClientSession() as session:
+                async with session.post(f"{base}/{long}/t/0/v1/chat/completions", json=body) as reply:
+                    assert reply.status == 400
+                    assert "at most 240" in (await reply.json())["error"]["message"]
+                async with session.post(f"{base}/{long[:26]}/t/0/v1/chat/completions", json=body) as reply:
+                    assert reply.status == 200
+            journal = Journal(Path(lake.uri) / ".proxy")
+            recorder = Recorder(lake, journal)
+            for name in (long, "good"):  # as a version that took such names left it
+                await recorder.record(recorder.trajectory(Address(name, "t", 0), ABOUT), finished())
+            await journal.close()
+            async with proxied(lake, upstream) as base, client(base, "c/t") as api:
+                await api.chat.completions.create(model="m", messages=[ASK])  # type: ignore[list-item]
+        assert {r["corpus"] for r in rows(lake)} == {long[:26], "good", "c"}
+        (refused,) = lake.read("rejects").to_pylist()
+        assert "at most 240" in refused["detail"]
+        assert json.loads(refused["raw"])["kind"] == "call", "what was said is kept"
+
+    run(main)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_was_taken_out_does_not_return_with_a_journal_kept_elsewhere(
+    lake: Lake, tmp_path: Path, whole: bool
+) -> None:
+    secret = "Plain-Dead-Beef-77"
+    call = finished() | {"reply": {"choices": [{"message": text(f"it is {secret}")}]}}
+
+    async def recorded(call: dict[str, Any] | None) -> None:
+        recorder = Recorder(lake, Journal(tmp_path / "elsewhere"))
+        await recorder.start()
+        if call is not None:
+            await recorder.record(recorder.trajectory(Address("c", "t", 0), ABOUT), call)
+        await recorder.stop()
+
+    run(lambda: recorded(call))
+    (action,) = rows(lake, "action")
+    target = Target(down=frozenset({action["trajectory_id"]})) if whole else Target((secret,))
+    assert redact(lake, target, "asked for").done
+    run(lambda: recorded(None))
+    assert not [r for r in rows(lake) if secret in str(r)]
+    assert len([r for r in live(EventLog(lake).read()).to_pylist() if r["kind"] == "action"]) == (0 if whole else 1)
+
+
 def test_a_silent_trajectory_ends_and_a_stopped_one_goes_on(lake: Lake) -> None:
     async def main() -> None:
         async with Upstream() as upstream:
@@ -583,15 +705,9 @@ def test_segments_go_when_all_in_them_is_in_the_lake(lake: Lake, tmp_path: Path)
         journal = Journal(tmp_path / "j", segment_bytes=2000)
         recorder = Recorder(lake, journal, every=0.05)
         await recorder.start()
-        about = {"task_id": None, "config": {}}
 
         async def ask(name: str) -> None:
-            record = {
-                "kind": "call", "sent": time.time(), "at": time.time(), "latency_s": 0.0, "api": "chat/completions",
-                "model": "m", "tools": None, "sampling": {}, "prompt_hash": prompt_hash([ASK]), "messages": [ASK],
-                "reply": {"choices": [{"message": text("x" * 500)}]},
-            }  # fmt: skip
-            await recorder.record(Address("c", name), about, record)
+            await recorder.record(recorder.trajectory(Address("c", name), ABOUT), finished())
 
         await ask("long")
         for i in range(20):

@@ -362,3 +362,18 @@ def test_the_greatest_text_is_whole_however_a_file_says_it(lake: Lake) -> None:
         query.connect(lake), "SELECT max(content) AS most, min(content) AS least FROM instructions"
     ).to_pylist()
     assert told == [{"most": "b" * 5_000, "least": "a" * 5_000}]
+
+
+@pytest.mark.parametrize("name", ["lac été", "a #1", "q&a;b", "{x}", "100%"])
+def test_a_lake_may_be_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    lake = Lake(tmp_path / name / "lake")
+    lakes.build(lake)
+    refresh(lake)
+    assert ask(lake, "SELECT count(*) AS n FROM events") == [{"n": EventLog(lake).read().num_rows}]
+    assert ask(lake, "SELECT count(*) AS n FROM trajectories") == [{"n": 5}]
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a*", "a?", "a^b", "a|b", "a\\b", "a%20b", "a\nb"])
+def test_a_folder_that_would_be_read_as_another_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LakeError, match=r"in its path.*Name another"):
+        Lake(tmp_path / name / "lake")

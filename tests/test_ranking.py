@@ -7,6 +7,7 @@ from itertools import combinations, product
 
 import pytest
 
+from stepwell.critics.ensemble import Ensemble, majority
 from stepwell.evaluation.ranking import Scored, best, ranked, scored
 from stepwell.event import Event
 from stepwell.lake import Lake
@@ -80,3 +81,24 @@ def test_scores_come_from_confidence_or_from_the_votes_of_candidates(lake: Lake)
         ("task one", 0.625, False), ("task one", 0.75, True), ("task two", 0.75, False),
     ]  # fmt: skip
     assert ranked([]) == {}
+
+
+def test_what_a_majority_is_sure_of_is_its_severity_and_no_score(lake: Lake) -> None:
+    """Members that agree that all is well, and that nothing is: the share of votes is 1 for both."""
+    events = []
+    for i in range(6):
+        where, right = (f"t{i}", "c"), i % 2 == 0
+        events += [
+            Event("start", *where, "system", {"task_id": f"k{i}"}),
+            Event("action", *where, "agent", {"text": "ls", "command": "ls"}, 0),
+            Event("outcome", *where, "grader", {"subject": "trajectory", "grader": "g", "resolved": right}),
+        ]
+        for n in range(3):
+            said = {"scope": "window", "window_from": 0, "window_to": 0, "parse_status": "ok", "candidate": n}
+            said |= {"severity": 2 * (not right) if n or not right else 1, "detections": []}
+            events.append(Event("verdict", *where, "critic", said, 0, "steer/m"))
+    log, most = EventLog(lake), Ensemble(("steer/m",), 3)
+    log.append(events, "b")
+    log.append(majority(log.read(), most), "votes")
+    for critic in ("steer/m", most.id):
+        assert ranked(scored(log.read(), critic)[0], draws=10)["auc"].value == 1, critic

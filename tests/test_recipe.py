@@ -39,9 +39,16 @@ def test_errors_list_what_is_wrong(tmp_path: Path) -> None:
         recipe.load(tmp_path / "bad.yaml")
     with pytest.raises(UnknownName, match=r"allowed: all, .*dagger, .*srft"):
         recipe.load("no-such-recipe")
+    (tmp_path / "long.yaml").write_text(f"collect: {{corpus: {'c' * 241}, policies: []}}\n")
+    with pytest.raises(RecipeError, match=r"collect\.corpus.*241 bytes percent-encoded; allowed: at most 240"):
+        recipe.load(tmp_path / "long.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(RecipeError, match="must be a mapping"):
         recipe.load(tmp_path / "list.yaml")
+    for n, data in enumerate((b"a: [1", b"\xff\xfe", b"!!python/object/apply:os.system ['true']", b"[" * 5000)):
+        (tmp_path / f"odd-{n}.yaml").write_bytes(data)
+        with pytest.raises(RecipeError, match=rf"recipe '.*odd-{n}\.yaml' is no YAML in UTF-8: "):
+            recipe.load(tmp_path / f"odd-{n}.yaml")
 
 
 def test_words_of_settings_need_no_quotes(tmp_path: Path) -> None:

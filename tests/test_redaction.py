@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ import pytest
 from filelock import FileLock
 from lakes import actions, build, good_repair, verdict
 
+import stepwell.lake
 from schemas.models import MODELS
 from schemas.rejects import REJECTS
 from stepwell.chat import Completion
@@ -33,10 +35,12 @@ from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.query import connect, run
 from stepwell.redaction.finding import matching, taken_down
+from stepwell.redaction.report import unfinished
 from stepwell.redaction.run import redact
 from stepwell.redaction.scan import scan
 from stepwell.redaction.target import Target
 from stepwell.seals import seal_of
+from stepwell.upkeep import undisturbed
 
 VALUE = 'kQ7/"zP\\2m=Wx 9'
 OTHER = "correct-horse-battery"
@@ -367,7 +371,49 @@ def test_what_cannot_be_cleaned_is_named(lake: Lake) -> None:
     assert redact(lake, Target((VALUE,)), "leaked").done
 
 
-def test_a_recording_proxy_is_not_written_over(lake: Lake) -> None:
-    with FileLock(f"{lake.uri}/.proxy/.lock"), pytest.raises(LakeError, match="a proxy records"):
+@pytest.mark.parametrize(
+    ("folder", "who"), [(".proxy", "a proxy"), (".serve", "a server"), (".own", "a proxy or a server")]
+)
+def test_a_journal_that_is_written_to_is_left_and_nothing_is_begun(lake: Lake, folder: str, who: str) -> None:
+    Path(lake.uri, ".proxy").rename(Path(lake.uri, folder))
+    before, version = everything(lake), lake.version("events")
+    with FileLock(f"{lake.uri}/{folder}/.lock"), pytest.raises(LakeError, match=f"^{who} writes to .* stop it"):
         redact(lake, Target((VALUE,)), "leaked")
+    assert unfinished(lake) == []
+    assert lake.version("events") == version
+    assert everything(lake).items() >= before.items()
+    with FileLock(f"{lake.uri}/{folder}/.lock"):
+        assert redact(lake, Target((OTHER,)), "of no journal").done
     assert redact(lake, Target((VALUE,)), "leaked").done
+
+
+def test_a_torn_line_of_a_journal_is_cleaned_with_the_rest(lake: Lake) -> None:
+    journal = Path(lake.uri, ".proxy", "journal-00000001.jsonl")
+    with journal.open("ab") as file:
+        file.write(b'{"t":"p2","n":0,"said":"fine"}\n' + '{"t":"p1","n":1,"said":"\u00e9'.encode()[:-1])
+    assert redact(lake, Target(down=frozenset(["p1"])), "asked").done
+    assert journal.read_bytes() == b'{"t":"p2","n":0,"said":"fine"}\n'
+
+
+def test_a_redaction_waits_for_maintenance(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stepwell.lake, "_DYING", 0.05)
+    busy, told, said = threading.Event(), threading.Event(), list[str]()
+
+    def say(text: str) -> None:
+        said.append(text)
+        told.set()
+
+    def maintaining() -> None:
+        with undisturbed(lake):
+            busy.set()
+            told.wait(5)
+
+    other = threading.Thread(target=maintaining)
+    other.start()
+    busy.wait()
+    with pytest.raises(LakeError, match="another process is maintaining or redacting"):
+        redact(lake, Target((VALUE,)), "leaked", patience=0)
+    assert redact(lake, Target((VALUE,)), "leaked", say).done
+    other.join()
+    assert "maintaining or redacting" in said[0]
+    assert "maintaining" not in "".join(said[1:])

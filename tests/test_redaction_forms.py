@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_redaction import command
 from test_watch import Record, claude, codex, pi
+from trajectory_files import instance_report, mini_1, write
 
 from stepwell.event import Event
 from stepwell.importers.run import import_paths
@@ -200,6 +201,24 @@ def test_a_reject_keeps_nothing_of_a_session_that_was_redacted(tmp_path: Path) -
     assert dict(report.reasons) == {"diverged": 1}
     assert [r["raw"] for r in lake.read("rejects").to_pylist()] == [b""]
     assert [*scan(lake, Target((PHRASE,)))] == []
+
+
+def test_an_outcome_that_was_redacted_does_not_return_with_its_report(tmp_path: Path) -> None:
+    lake, name, target = Lake(tmp_path / "lake"), "acme__anvil-7", Target((PHRASE,))
+    write(tmp_path / "run" / "trajs" / f"{name}.traj.json", mini_1(name))
+    report = instance_report(True)
+    report["tests_status"]["FAIL_TO_PASS"]["success"] = [f"t::{PHRASE}"]
+    place = write(tmp_path / "run" / "logs" / name / "report.json", {name: report})
+    import_paths(lake, [tmp_path / "run"])
+    assert [*scan(lake, target)]
+    redact(lake, target, "leaked")
+    write(place, {name: {**report, "patch_applied": True}})  # other bytes, the same outcome
+    assert import_paths(lake, [tmp_path / "run"]).events == 0
+    assert [*scan(lake, target)] == []
+    report["tests_status"]["PASS_TO_PASS"]["failure"] = ["t::c"]
+    report["tests_status"]["FAIL_TO_PASS"]["success"] = []
+    write(place, {name: report})
+    assert import_paths(lake, [tmp_path / "run"]).events == 1
 
 
 def test_a_redacted_end_is_written_again_as_it_was_left(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from stepwell import query
 from stepwell.cli import common, revise
 from stepwell.evaluation.revision import COLUMNS, ArmReport, report
 from stepwell.event import Event
@@ -114,6 +115,15 @@ def test_judgments_are_measured_both_ways_and_what_cannot_be_read_is_a_miss() ->
     assert found.figures["f1_correct"].n == 6
 
 
+def test_critics_that_judge_a_loop_afterwards_are_no_part_of_it() -> None:
+    played = tree("1", "x", [False, True], [False], leaks=["code"], cost=0.25)
+    (attempt, *_) = (e for e in played if e.kind == "attempt")
+    judged = {"scope": "attempt", "judgment": True, "parse_status": "ok"}
+    where: dict[str, Any] = {"policy": "other@1", "caused_by": attempt.event_id, "usage": {"cost_usd": 9.0}}
+    later = Event("verdict", "1", "c", "critic", judged, 0, **where)
+    assert reported([*played, later]) == reported(played)
+
+
 def test_groups_flakes_leaks_and_costs() -> None:
     found = reported(
         [*tree("1", "x", [False, True], [False], leaks=["code"], cost=0.25), *group("1", [1, 1, 1])],
@@ -124,6 +134,32 @@ def test_groups_flakes_leaks_and_costs() -> None:
     assert (value(found, "flaky"), found.figures["flaky"].n) == (0.5, 2)
     assert value(found, "leaks") == pytest.approx(1 / 3)
     assert found.cost_usd == {"generator": 0.0, "critic": 0.75}
+
+
+def test_hidden_tests_stand_in_place_of_visible_ones_and_are_no_rerun_of_them(lake: Lake) -> None:
+    """Ten chains whose visible tests say the contrary of the hidden ones, first and last (as Reflexion records have them)."""
+    events = [e for n in range(10) for e in tree(f"t{n}", str(n), [True, False], [False])]
+    for attempt in [e for e in events if e.kind == "attempt"]:
+        mended = attempt.payload["round"] == 1
+        for rerun, resolved in ((1, mended), (2, not mended)):
+            told = {"subject": attempt.payload["attempt_id"], "grader": "hidden", "resolved": resolved, "rerun": rerun}
+            events.append(Event("outcome", attempt.trajectory_id, "c", "grader", told, attempt.step))
+    EventLog(lake).append(events, "b")
+    (found,) = report(EventLog(lake).read(columns=COLUMNS), draws=10)
+    assert [value(found, f"pass@1@{n}") for n in (0, 1)] == [0, 1]
+    assert value(found, "f1_incorrect") == 1, "the critic called the first ones incorrect"
+    assert (value(found, "flaky"), found.figures["flaky"].n) == (1, 20), "reruns of the hidden tests alone"
+    (told,) = query.run(query.connect(lake), query.question("revision_gains")).to_pylist()
+    assert (told["up"], told["down"], told["right_after"]) == (10, 0, 1)
+
+
+def test_a_grader_that_could_not_say_tells_nothing_of_critics(lake: Lake) -> None:
+    events = [*tree("1", "x", [True], [True], reruns=[False]), *tree("2", "y", [False], [True])]
+    for attempt in [e for e in events if e.kind == "attempt"]:
+        told = {"subject": attempt.payload["attempt_id"], "grader": "later", "resolved": None, "rerun": 5}
+        events.append(Event("outcome", attempt.trajectory_id, "c", "grader", told, attempt.step))
+    found = reported(events)["a"]
+    assert (value(found, "pass@1@0"), found.figures["f1_correct"].n, found.figures["flaky"].n) == (0, 0, 0)
 
 
 def test_arms_are_compared_with_the_placebo_on_the_same_tasks() -> None:

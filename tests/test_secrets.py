@@ -249,6 +249,7 @@ def test_the_proxy_keeps_none_in_its_journal_or_the_lake(tmp_path: Path) -> None
         told = {"messages": [said], "reply": reply, "prompt_hash": "x", "model": "m", "api": "chat/completions"}
         record = {
             "kind": "call",
+            "known": 0,
             "sent": 1.0,
             "at": 2.0,
             "latency_s": 1.0,
@@ -258,7 +259,8 @@ def test_the_proxy_keeps_none_in_its_journal_or_the_lake(tmp_path: Path) -> None
             **told,
         }
         address = Address("c", "task", 0)
-        await recorder.record(address, address.opened({"model": "m"}, {}, "http://127.0.0.1"), record)
+        about = address.opened({"model": "m"}, {}, "http://127.0.0.1")
+        await recorder.record(recorder.trajectory(address, about), record)
         for path in (tmp_path / "journal").glob("*.jsonl"):
             assert "[REDACTED:github-pat:" in path.read_text()
             assert TOKEN not in path.read_text()

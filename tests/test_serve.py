@@ -26,9 +26,11 @@ from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from schemas.kinds import KINDS
-from stepwell.errors import UsageError
+from stepwell.errors import LakeError, UsageError
 from stepwell.journal import Journal
 from stepwell.lake import Lake
+from stepwell.listening import folding
+from stepwell.live import keeping
 from stepwell.live.client import Client
 from stepwell.live.keeping import Keeper
 from stepwell.live.openapi import MOST_EVENTS, openapi
@@ -37,6 +39,9 @@ from stepwell.live.serving import Settings
 from stepwell.live.shapes import packed, unpacked
 from stepwell.live.traces import Traces
 from stepwell.log import EventLog, live
+from stepwell.redaction.report import unfinished
+from stepwell.redaction.run import redact
+from stepwell.redaction.target import Target
 from stepwell.secrets.redact import redactor_of
 
 ROOT = Path(__file__).parent.parent
@@ -220,11 +225,87 @@ def test_bodies_are_limited_packed_or_not(lake: Lake) -> None:
     assert len(rows(lake)) == 5
 
 
+def test_clients_that_stall_hold_up_nobody_and_memory_is_bounded(lake: Lake) -> None:
+    most = 100_000
+    stalled: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def stall(url: str, n: int, size: int) -> None:
+        for _ in range(n):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\nContent-Length: {most}\r\n\r\n"
+            writer.write(head.encode() + b" " * size)
+            await writer.drain()
+            stalled.append((reader, writer))
+
+    async def main() -> None:
+        async with served(lake, most=most) as at:
+            await stall(at.url, 40, 1000)
+            assert (await asyncio.wait_for(at.post(begun()), 5))[0] == 200
+            await stall(at.url, 34, most - 1)
+            assert (await asyncio.wait_for(at.post(begun("t-2")), 5))[0] == 200
+            answers = [asyncio.create_task(reader.readuntil(b"}")) for reader, _ in stalled]
+            done, waiting = await asyncio.wait(answers, timeout=0.5)
+            assert len(done) == 3, "bodies of 32 times the largest size are held, and no more"
+            for answer in done:
+                assert b" 429 " in answer.result()
+                assert b"Retry-After: 1" in answer.result()
+            for answer in waiting:
+                answer.cancel()
+            for _, writer in stalled:
+                writer.close()
+            await asyncio.gather(*(writer.wait_closed() for _, writer in stalled), return_exceptions=True)
+
+    run(main)
+
+
+def test_folds_follow_what_is_received_and_a_failure_of_theirs_stops_nothing(lake: Lake) -> None:
+    said: list[str] = []
+    blocked = Path(lake.path("trajectories"))
+
+    async def main() -> None:
+        stopped = asyncio.Event()
+        async with served(lake) as at:
+            folds = asyncio.create_task(folding(lake, stopped, said.append, every=0.1, most=0.3))
+            assert (await at.post(begun()))[0] == 200
+            await at.until(lambda: len(lake.read("steps")) == 2)
+            blocked.rename(f"{blocked}.away")
+            blocked.write_text("no table")
+            assert (await at.post([ended()]))[0] == 200
+            await at.until(lambda: bool(said))
+            blocked.unlink()
+            Path(f"{blocked}.away").rename(blocked)
+            await at.until(lambda: lake.read("trajectories").column("exit_status").to_pylist() == ["submitted"])
+            stopped.set()
+            await folds
+
+    run(main)
+    assert "not up to date" in said[0]
+
+
+def test_folds_do_not_wait_for_ever_for_quiet(lake: Lake) -> None:
+    async def main() -> None:
+        stopped = asyncio.Event()
+        async with served(lake) as at:
+            folds = asyncio.create_task(folding(lake, stopped, print, every=0.3, most=0.5))
+            for n in range(100):
+                await at.post(begun(f"t-{n}", 1))
+                await asyncio.sleep(0.1)
+                if len(lake.read("trajectories")):
+                    break
+            assert len(lake.read("trajectories"))
+            stopped.set()
+            await folds
+
+    run(main)
+
+
 def test_a_token_is_needed_where_others_can_reach_it(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="--token-env"):
         Settings(host="0.0.0.0")
     with pytest.raises(UsageError, match="no token"):
         Settings(token_env="STEPWELL_NO_TOKEN")
+    with pytest.raises(UsageError, match="at most 240"):
+        Settings(corpus="c" * 241)
     monkeypatch.setenv("STEPWELL_TEST_TOKEN", "right")
     assert Settings(host="0.0.0.0", token_env="STEPWELL_TEST_TOKEN").token == "right"
 
@@ -319,6 +400,101 @@ def test_no_segment_is_deleted_before_it_is_replayed(lake: Lake, tmp_path: Path)
     run(main)
     assert len(EventLog(lake).read()) == 18
     assert not list((tmp_path / "j").glob("*.jsonl"))
+
+
+def test_what_was_taken_out_is_not_taken_again(lake: Lake) -> None:
+    async def main() -> None:
+        async with served(lake, idle=0.6) as at:
+            _, told, _ = await at.post([*begun("down"), *begun("part")])
+            first, second = told["event_ids"][6], told["event_ids"][8]
+        redact(lake, Target(events=frozenset([first])), "asked")
+        redact(lake, Target(down=frozenset(["down"])), "asked")
+        before = len(EventLog(lake).read())
+        async with served(lake, idle=0.6) as at:
+            assert (await at.post([*begun("down"), *begun("part")]))[0] == 200
+            new = event("observation", "part", 0, "environment", position=1, raw="x") | {"caused_by": first}
+            late = event("observation", "part", 1, "environment", position=1, raw="x") | {"caused_by": second}
+            assert (await at.post([new, late, ended("part"), event("action", "down", 2, text="on")]))[0] == 200
+            await at.until(lambda: at.keeper.n_waiting == 0)
+            counts = (await at.get("/v1/status"))[1]
+        assert (counts["received"], counts["events"], counts["known"], counts["closed"]) == (14, 3, 11, 0)
+        assert len(EventLog(lake).read()) == before + 3
+        assert [r["kind"] for r in EventLog(lake).replay("down").to_pylist()] == ["retraction"]
+        (left,) = [r for r in rows(lake, "action") if r["step"] == 0]
+        assert "redacted" in left["action"]["text"].lower()
+        causes = [r["caused_by"] for r in rows(lake, "observation") if r["observation"]["position"] == 1]
+        assert causes == [left["event_id"], second]
+
+    run(main)
+
+
+def test_no_takedown_comes_between_the_look_and_the_append(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    EventLog(lake).append([unpacked(packed(e)) for e in lakes.good_repair("down")[:3]], "b")
+    taking = threading.Thread(target=redact, args=(lake, Target(down=frozenset(["down"])), "asked"))
+    append = keeping.append_fitting
+
+    def late(*given: Any) -> int:
+        taking.start()
+        taking.join(1)
+        return append(*given)
+
+    async def main() -> None:
+        keeper = Keeper(lake, Journal(tmp_path / "j"))
+        await keeper.start()
+        await keeper.take(lakes.good_repair("down")[3:6], [])
+        monkeypatch.setattr(keeping, "append_fitting", late)
+        await keeper.stop()
+
+    run(main)
+    taking.join()
+    assert [r["kind"] for r in EventLog(lake).read().to_pylist()] == ["retraction"]
+
+
+def test_a_trajectory_taken_down_while_it_is_open_is_not_closed(lake: Lake) -> None:
+    async def main() -> None:
+        journal = Path(lake.uri, ".serve")
+        async with served(lake, idle=0.6) as at:
+            await at.post(begun("down"))
+            await at.until(lambda: at.keeper.n_waiting == 0)
+            for segment in journal.glob("*.jsonl"):
+                segment.write_bytes(b"")  # as after many more requests: it is in no segment any more
+            redact(lake, Target(down=frozenset(["down"])), "asked")
+            await at.until(lambda: not at.keeper.lifecycle.open)
+        assert [r["kind"] for r in EventLog(lake).read().to_pylist()] == ["retraction"]
+
+    run(main)
+
+
+def test_a_takedown_reaches_what_is_held(lake: Lake) -> None:
+    async def main() -> None:
+        both = spans(0)["resourceSpans"] + spans(0, "other", "Look at it.")["resourceSpans"]
+        async with served(lake) as at:
+            await at.post([*begun("down"), *begun("t-1")])
+            await at.post({"resourceSpans": both}, path="/v1/traces")
+            await at.post(spans(1), path="/v1/traces")
+            await at.until(lambda: len(rows(lake, "start")) == 4)
+            ids = {r["start"]["run_id"]: r["trajectory_id"] for r in rows(lake, "start")}
+            target = Target(down=frozenset(["down", ids["talk"]]))
+            with pytest.raises(LakeError, match=r"a server writes to .* stop it"):
+                redact(lake, target, "asked")
+            assert unfinished(lake) == []
+        held = Path(lake.uri, ".serve", "journal-00000001.jsonl")
+        assert "Repair it." in held.read_text()
+        assert redact(lake, target, "asked").done
+        requests = [json.loads(line) for line in held.read_text().splitlines()]
+        assert {e["trajectory_id"] for e in requests[0]["events"]} == {"t-1"}
+        assert [len(r["scopeSpans"][0]["spans"]) for r in requests[1]["traces"]["resourceSpans"]] == [0, 2]
+        assert len(requests) == 2
+        assert "Repair it." not in held.read_text()
+        async with served(lake) as at:  # the other conversation goes on, and what went does not
+            await at.post(spans(1, "other", "Look at it."), path="/v1/traces")
+            await at.post(spans(2), path="/v1/traces")
+            await at.until(lambda: len([r for r in rows(lake, "action") if r["trajectory_id"] == ids["other"]]) == 2)
+        assert {r["trajectory_id"] for r in rows(lake)} == {"t-1", ids["other"]}
+
+    run(main)
 
 
 def spans(n: int, conversation: str = "talk", say: str = "Repair it.") -> dict[str, Any]:
@@ -473,6 +649,10 @@ def test_the_program_ends_cleanly_and_the_client_sends(lake: Lake) -> None:
     told = list(Client(program.url).send([*events, {"kind": "x"}], size=10))
     assert [t["taken"] for t in told] == [10, 10, 1]
     assert [r["index"] for t in told for r in t["rejected"]] == [1]
+    end = time.monotonic() + 30
+    while len(lake.read("trajectories")) < 3:
+        assert time.monotonic() < end, "folds are up to date while it runs"
+        time.sleep(0.2)
     assert program.end(signal.SIGTERM) == 0
     assert len(rows(lake)) == 21
     assert not list((Path(lake.uri) / ".serve").glob("journal-*")), "nothing waits, so nothing is kept"

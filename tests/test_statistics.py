@@ -124,10 +124,21 @@ def test_without_seed_variance_it_is_the_paired_t_test() -> None:
     assert crossed(a[:, :1], b[:, :1]) is None
 
 
-def test_identical_arms_differ_by_nothing() -> None:
-    same = crossed(np.ones((4, 2)), np.ones((4, 2)))
-    assert same is not None
-    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+@pytest.mark.parametrize(
+    ("a", "b", "differ"),
+    [((1.0, 1.0), (1.0, 1.0), False), ((0.0, 0.0), (1.0, 1.0), True), ((0.1, 0.2), (0.4, 0.5), True)],
+)
+@pytest.mark.parametrize("tasks", [2, 3, 6])
+def test_where_nothing_varies_the_tasks_alone_speak(
+    a: tuple[float, ...], b: tuple[float, ...], differ: bool, tasks: int
+) -> None:
+    """The exact sign test, also where shares differ by the same up to rounding (.3 is not .4 - .1); no interval."""
+    rows = np.array([a, a[::-1]] * tasks)[:tasks], np.array([b, b[::-1]] * tasks)[:tasks]
+    found = crossed(*(np.tile(r.mean(axis=1, keepdims=True), (1, 2)) for r in rows))
+    assert found is not None
+    assert (found.low, found.high, found.error) == (None, None, 0)
+    assert found.p_value == pytest.approx(stats.binomtest(tasks, tasks, 0.5).pvalue if differ else 1)
+    assert over_seeds(rows[0].mean(axis=1, keepdims=True).repeat(3, axis=1)).low is None
 
 
 def binary(rng: np.random.Generator, hard: np.ndarray, seeds: int, wobble: float) -> np.ndarray:  # type: ignore[type-arg]
@@ -146,6 +157,8 @@ def test_seeds_are_what_a_test_over_tasks_alone_mistakes_for_a_gain(seeds: int, 
         a, b = (binary(rng, hard, seeds, wobble) for _ in range(2))
         found = crossed(a, b)
         assert found is not None
+        assert found.low is not None
+        assert found.high is not None
         assert (found.p_value < 0.05) == (not found.low <= 0 <= found.high), "interval and test say the same"
         wrong_crossed += found.p_value < 0.05
         only_a, only_b = (int(((x - y)[:, 0] > 0).sum()) for x, y in ((a, b), (b, a)))

@@ -20,11 +20,14 @@ from stepwell.cli import loop
 from stepwell.datasets.build import build
 from stepwell.datasets.page import page
 from stepwell.datasets.verify import verify
+from stepwell.errors import UsageError
 from stepwell.event import Event
 from stepwell.ids import storable
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe
+from stepwell.redaction.run import redact
+from stepwell.redaction.target import Target
 from stepwell.rendering import IGNORE, VERSION, Renderer
 from stepwell.seals import seal_of
 
@@ -91,6 +94,23 @@ def test_tool_calling_trajectories_are_built_verified_and_shown(made: Lake, tmp_
     for fact in (*renderer.hashes.values(), VERSION, (seal_of(made, NAME) or (0, {}))[1]["dataset_hash"]):
         assert fact in text
     assert "<script" not in text.lower()
+
+
+def test_a_dataset_without_rows_is_told_as_that(made: Lake) -> None:
+    down = frozenset(made.read(NAME, columns=["trajectory_id"]).column(0).to_pylist())
+    redact(made, Target(down=down), "asked")
+    app = typer.Typer(callback=lambda: None)
+    loop.register(app)
+    told = CliRunner().invoke(app, ["verify", "all", "--lake", made.uri])
+    assert str(told.exception) == f"{NAME} has no rows, so there is nothing to train on; build it: stepwell build all."
+
+
+def test_a_page_that_cannot_be_written_is_wrong_usage(made: Lake, tmp_path: Path) -> None:
+    app = typer.Typer(callback=lambda: None)
+    loop.register(app)
+    told = CliRunner().invoke(app, ["verify", "all", "--page", str(tmp_path / "no" / "x.html"), "--lake", made.uri])
+    assert isinstance(told.exception, UsageError)
+    assert "x.html cannot be written" in str(told.exception)
 
 
 def test_masked_replies_and_problems_are_shown(made: Lake, tmp_path: Path) -> None:

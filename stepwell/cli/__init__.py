@@ -9,16 +9,19 @@ carries one JSON document and every message goes to standard error.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from functools import cache
 from importlib import import_module
+from typing import NoReturn
 
 import typer
 
 from stepwell.cli.common import console, program
 from stepwell.display import plain
 from stepwell.errors import StepwellError, UsageError
+from stepwell.ids import storable
 
 __all__ = ["build_app", "main"]
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -73,8 +76,34 @@ def main() -> None:
     """Entry point of the `stepwell` program."""
     try:
         build_app(_command())()
-    except (StepwellError, OSError) as error:
-        act = ". Give a path that exists and may be used." if isinstance(error, OSError) and error.filename else ""
-        told = plain(f"{type(error).__name__}: {error}{act}")
-        console.print(told, style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except _expected() as error:
+        _end(f"{type(error).__name__}: {_said(error)}", 2 if isinstance(error, UsageError) else 1)
+    except (TypeError, UnicodeEncodeError):  # the first is what DuckDB and deltalake raise for text that is no Unicode
+        odd = [storable(word) for word in sys.argv[1:] if storable(word) != word]
+        if not odd:
+            raise
+        _end(f"UsageError: {', '.join(odd)}: names and SQL are UTF-8, which this is not. Give another.", 2)
+
+
+def _end(told: str, status: int) -> NoReturn:
+    console.print(plain(told), style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(status)
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """What is told without a traceback: also what libraries raise about a broken lake, of those that are loaded."""
+    named = (("deltalake.exceptions", "DeltaError"), ("pyarrow", "ArrowException"), ("duckdb", "Error"))
+    broken = (getattr(sys.modules[module], name) for module, name in named if module in sys.modules)
+    return (StepwellError, OSError, *broken)
+
+
+def _said(error: Exception) -> str:
+    """The message of an error and what to do; of an error of a library only the first line, which a trace may follow."""
+    if isinstance(error, StepwellError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error}. Give a path that exists and may be used."
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+        return str(error)
+    first = next(iter(str(error).splitlines()), "").rstrip(".")
+    return f"{first}. `stepwell doctor` with the same --lake says what is wrong with the lake, and what to do."

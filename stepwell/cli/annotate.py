@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import typer
 from rich.table import Table
 
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output, writing
 from stepwell.cli.viewing import write_page
 from stepwell.critics import annotation, people, rules, taxonomy
 from stepwell.display import plain, terminal
@@ -181,7 +181,8 @@ def _items(lake: Lake, where: dict[str, str], chosen: list[str], **settings: Any
 def _write(
     out: Path, entries: list[annotation.Item], terms: taxonomy.Taxonomy, raters: list[str] | None = None
 ) -> None:
-    if out.suffix == ".html":
-        out.write_text(annotation.page(entries, terms, raters or ()), encoding="utf-8")
-    else:
-        out.write_bytes(b"".join(orjson.dumps(e.as_dict(), default=str) + b"\n" for e in entries))
+    with writing(out):
+        if out.suffix == ".html":
+            out.write_text(annotation.page(entries, terms, raters or ()), encoding="utf-8")
+        else:
+            out.write_bytes(b"".join(orjson.dumps(e.as_dict(), default=str) + b"\n" for e in entries))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from stepwell.cli.common import console, output, put
+from stepwell.cli.common import console, output, put, writing
 from stepwell.display import terminal
 from stepwell.errors import UsageError
 from stepwell.sheets import cell
@@ -65,32 +65,38 @@ def _write(answer: pa.Table, shape: Format, to: Path) -> None:
         raise UsageError(f"a table is for a terminal; allowed in {to}: json, csv, markdown, parquet. Give --format.")
     text = "" if shape is Format.parquet else _text(answer, shape)
     try:
-        if shape is Format.parquet:
-            pq.write_table(answer, to)
-        else:
-            to.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{to} cannot be written ({error}); name a file in a folder that is there.") from error
+        with writing(to):
+            if shape is Format.parquet:
+                pq.write_table(answer, to)
+            else:
+                to.write_text(text, encoding="utf-8")
     except pa.ArrowException as error:
         raise UsageError(f"Parquet cannot hold the answer ({error}); {_CAST}.") from error
 
 
 def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
-    """The rows as Python has them; raises UsageError for a column with a value that Python has not."""
+    """The rows as Python has them, bytes as text; raises UsageError for a column with a value that Python has not."""
     columns = []
     for name, column in zip(answer.column_names, answer.columns, strict=True):
         try:
-            columns.append(column.to_pylist())
+            columns.append([_text_of(v) if isinstance(v, bytes) else v for v in column.to_pylist()])
         except (OverflowError, ValueError) as error:
             raise UsageError(f"column {name!r} ({column.type}) holds what Python cannot ({error}); {_CAST}.") from error
     return zip(*columns, strict=True)
 
 
 def _json(value: Any) -> Any:
-    """What orjson does not know: a DECIMAL or HUGEINT is a number however long, anything else its text."""
+    """What orjson does not know: a DECIMAL or HUGEINT is a number however long, bytes and anything else their text."""
+    if isinstance(value, bytes):
+        return _text_of(value)
     if not isinstance(value, Decimal):
         return str(value)
     return float(value) if value.as_tuple().exponent else orjson.Fragment(str(value))
+
+
+def _text_of(data: bytes) -> str:
+    """Bytes as the UTF-8 they are, or with what is none written out, such as `\\xff`."""
+    return data.decode("utf-8", "backslashreplace")
 
 
 def _text(answer: pa.Table, shape: Format) -> str:

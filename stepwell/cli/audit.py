@@ -6,13 +6,15 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
+import pyarrow.compute as pc
 import typer
 
 from schemas.kinds import LABELS
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output, require_version
 from stepwell.critics.audit import TRUTH, Audit, step_labels
 from stepwell.critics.ensemble import Ensemble, judge_new
 from stepwell.critics.examine import examine
+from stepwell.errors import UnknownName
 from stepwell.evaluation.sensitivity import Sensitivity, leaked_share, sensitivity
 from stepwell.sheets import Sheet
 
@@ -51,8 +53,10 @@ def audit_command(
 
     Example: `stepwell audit rules@1 --truth ground-truth@1`
     """
+    opened = open_lake(lake)
+    require_version(opened, at)
     found = examine(
-        open_lake(lake), critic, truth, others=others or (), windows=windows, leakage=leakage, corpora=corpus, at=at,
+        opened, critic, truth, others=others or (), windows=windows, leakage=leakage, corpora=corpus, at=at,
         draws=draws, seed=seed,
     )  # fmt: skip
     shown, document = found.sheets(), found.as_dict()
@@ -79,7 +83,13 @@ def vote_command(
 
     Example: `stepwell vote steer-concise@1/my-model/k5/t0.7 --samples 5`
     """
-    report = judge_new(open_lake(lake), Ensemble(tuple(critics), samples))
+    ensemble, opened = Ensemble(tuple(critics), samples), open_lake(lake)
+    verdicts = opened.read("events", columns=["policy"], filters=pc.field("kind") == "verdict")
+    judged = set(verdicts.column("policy").to_pylist()) - {None}
+    for critic in critics:
+        if critic not in judged:
+            raise UnknownName("critic", critic, judged, "It has no verdict in the lake: stepwell judge.")
+    report = judge_new(opened, ensemble)
     if json:
         emit(asdict(report))
     else:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -13,7 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stepwell.display import plain
-from stepwell.errors import StepwellError
+from stepwell.errors import LakeError, StepwellError, UsageError
+from stepwell.health.access import writable
+from stepwell.ids import storable
 from stepwell.lake import Lake
 
 console = Console(stderr=True)
@@ -27,13 +32,64 @@ DEFAULT_LAKE = ""
 
 
 def open_lake(uri: str) -> Lake:
-    """The lake named by the option, the environment or the default folder."""
-    return Lake(uri or os.environ.get("STEPWELL_LAKE") or "lake")
+    """The lake named by the option, the environment or the default folder; raises LakeError where a file is."""
+    lake = Lake(uri or os.environ.get("STEPWELL_LAKE") or "lake")
+    if lake.local and Path(lake.uri).is_file():
+        raise LakeError(f"{lake.uri!r} is a file; a lake is a folder or the address of an object store. Name another.")
+    return lake
+
+
+def require_version(lake: Lake, at: int | None, name: str = "events") -> None:
+    """Raise UsageError for a version that a table never had; None is the current one, of an absent table any is taken."""
+    last = None if at is None else lake.version(name)
+    if at is not None and last is not None and not 0 <= at <= last:
+        raise UsageError(f"--at {at}: {name!r} has no version {at}; allowed: 0 to {last}. Give one of these.")
+
+
+def bring_up(lake: Lake) -> None:
+    """Bring the folds up to `events`, where there are any; where this user cannot write, say how far behind they are."""
+    from stepwell.fold import FOLDS, refresh, seen
+
+    version = lake.version("events")
+    if version is None:
+        return
+    if writable(lake):
+        refresh(lake)
+        return
+    for name in FOLDS:
+        if (at := seen(lake, name)) != version:
+            told = f"{name} is read as of events version {at}, there are {version}: this user cannot write the lake"
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around the writing of a file that was asked for; raises UsageError where it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(f"{path} cannot be written ({why}); name a file in a folder that is there.") from error
+
+
+def dumped(document: Any, option: int = 0) -> bytes:
+    """One JSON document; text that is no Unicode, such as the names of some files, as `storable` writes it."""
+    option |= orjson.OPT_NON_STR_KEYS
+    try:
+        return orjson.dumps(document, default=str, option=option)
+    except TypeError:
+        return orjson.dumps(_storable(document), default=lambda value: storable(str(value)), option=option)
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_storable(k): _storable(v) for k, v in value.items()}
+    return [_storable(v) for v in value] if isinstance(value, list | tuple) else storable(value)
 
 
 def emit(document: Any) -> None:
     """Print one JSON document on standard output."""
-    put(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    put(dumped(document, orjson.OPT_INDENT_2).decode() + "\n")
 
 
 def put(text: str) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
-from stepwell.errors import StepwellError
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output, writing
+from stepwell.errors import StepwellError, UsageError
+from stepwell.health.access import writable
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +50,7 @@ def compare(
 
     Example: `stepwell compare base rft srft -o report.html`
     """
-    from stepwell.evaluation.arms import names_of
+    from stepwell.evaluation.arms import known
     from stepwell.evaluation.compare import compare as compared_arms
     from stepwell.evaluation.prices import read_prices
     from stepwell.evaluation.recorded import record
@@ -57,14 +58,20 @@ def compare(
     from stepwell.evaluation.tables import summary
 
     opened = open_lake(lake)
-    given = list(names or dict.fromkeys(found.name for found in names_of(opened)))
+    given = list(names or dict.fromkeys(found.name for found in known(opened)))
+    if not given:
+        raise UsageError(f"nothing is evaluated in {opened.uri} yet; evaluate a model: stepwell evaluate RECIPE.")
     compared = compared_arms(
         opened, given, baseline=baseline, every_pair=pairs, suite=suite, on_common=on_common,
         prices=read_prices(prices) if prices else None, fallback=fallback,
     )  # fmt: skip
     if to is not None:
-        write(compared, to)
-    record(opened, compared)
+        with writing(to):
+            write(compared, to)
+    if writable(opened):
+        record(opened, compared)
+    else:
+        console.print("not kept in `comparisons`: this user cannot write the lake", highlight=False)
     if json:
         emit(document(compared))
         return

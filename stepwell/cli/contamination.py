@@ -14,7 +14,7 @@ from stepwell.contamination.gate import Report, gate
 from stepwell.contamination.overlap import Overlap, overlap
 from stepwell.contamination.planned import planned
 from stepwell.display import terminal
-from stepwell.errors import StepwellError, UsageError
+from stepwell.errors import StepwellError, UnknownName, UsageError
 from stepwell.lake import Lake
 from stepwell.recipe import RECIPES, Contamination, load
 
@@ -52,6 +52,8 @@ def contamination(
     Example: `stepwell contamination srft --against swe-bench-verified.parquet`
     """
     opened, name = open_lake(lake), dataset.removeprefix("datasets/")
+    if f"datasets/{name}" not in (there := opened.dataset_names()):
+        raise UnknownName("dataset", f"datasets/{name}", there, f"Build it: stepwell build {name}")
     known = load(recipe or name) if recipe or (RECIPES / f"{name}.yaml").is_file() else None
     settings = known.contamination if known else Contamination()
     settings = settings.model_copy(update={"against": (*settings.against, *(against or ()))})

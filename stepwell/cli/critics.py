@@ -22,6 +22,9 @@ from stepwell.errors import StepwellError, UsageError
 from stepwell.lake import Lake
 from stepwell.spending import Prices
 
+_OF_RULES = ("critic", "lake", "json")
+"""Options that mean something without a model."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
@@ -29,6 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def judge_command(
+    given: typer.Context,
     critic: Annotated[str, typer.Option("--critic", help="Critic that runs in this process.")] = POLICY,
     prompt: Annotated[
         str | None, typer.Option("--prompt", help="Judge with a model: name of a prompt, or a YAML file.")
@@ -85,9 +89,11 @@ def judge_command(
     """
     opened = open_lake(lake)
     if prompt is None:
-        if model or base_url or dry_run or corpus or record or replay:
-            named = "--model, --base-url, --corpus, --record, --replay and --dry-run"
-            raise UsageError(f"{named} belong to a model critic; give --prompt too.")
+        if asked_for := [name for name in given.params if name not in _OF_RULES and _is_given(given, name)]:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in asked_for)
+            raise UsageError(
+                f"{named} without --prompt; allowed for a critic of this process: --critic. Give --prompt too."
+            )
         _by_rules(opened, critic, json)
         return
     if record is not None and replay is not None:
@@ -117,6 +123,11 @@ def judge_command(
 
         report = judge(opened, asked, backend, corpora=corpus, max_cost=max_cost, progress=update)
     _show_report(report, json)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _by_rules(lake: Lake, critic: str, json: bool) -> None:

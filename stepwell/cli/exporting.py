@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output, progress_bar
+from stepwell.cli.common import (
+    DEFAULT_LAKE,
+    JsonOption,
+    LakeOption,
+    emit,
+    open_lake,
+    output,
+    progress_bar,
+    require_version,
+)
 from stepwell.display import terminal
 from stepwell.errors import UsageError
 from stepwell.exporters.registry import EXPORTERS
@@ -49,11 +58,13 @@ def export_command(
     """
     if path is None and not dry_run:
         raise UsageError("nowhere to write to; name a file or folder with -o, or count with --dry-run.")
+    opened = open_lake(lake)
+    require_version(opened, at, "events" if dataset is None else f"datasets/{dataset.removeprefix('datasets/')}")
     request = Request(format, tuple(corpus or ()), where, dataset, mask_rule, at)
     with progress_bar() as bar:
         task = bar.add_task("exporting")
         report = export(
-            open_lake(lake),
+            opened,
             request,
             None if dry_run else path,
             overwrite,

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, bring_up, console, emit, open_lake, output
 from stepwell.errors import StepwellError, UsageError
-from stepwell.fold import refresh
 from stepwell.lake import Lake
 from stepwell.redaction.finding import known_events, matching, taken_down
-from stepwell.redaction.run import Report, redact
+from stepwell.redaction.report import Report
+from stepwell.redaction.run import redact
 from stepwell.redaction.scan import scan
 from stepwell.redaction.target import Target
 from stepwell.secrets.values import checked, of_file
@@ -78,7 +78,7 @@ def takedown_command(
     Example: `stepwell takedown --repo owner/name --reason "asked by the owner"`
     """
     opened = open_lake(lake)
-    refresh(opened)
+    bring_up(opened)
     asked = {"trajectory_id": trajectory, "task_id": task, "repo": repo, "corpus": corpus, "source": source}
     if not any(asked.values()):
         raise UsageError(

@@ -6,6 +6,7 @@ Belongs here: what needs both the lineage of a lake and its importers, which no 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ from stepwell.errors import BadInput
 from stepwell.ids import storable
 from stepwell.importers.base import SourceFile
 from stepwell.importers.containers import open_blob
-from stepwell.importers.files import Joined
 from stepwell.importers.outcome import stem
+from stepwell.importers.parted import Joined, conversation
 from stepwell.importers.registry import IMPORTERS
-from stepwell.importers.run import conversation
 from stepwell.importers.units import units
 from stepwell.lake import Lake
 from stepwell.lineage.trace import Locate
@@ -30,7 +30,7 @@ def locator(lake: Lake) -> Locate:
     whether reading these bytes now gives an event asked for, to its id (verdicts
     and masks are in no file); without any asked for, the trajectory's id. `bytes` says it of a file that is gone or changed.
     """
-    redactor = redactor_of(lake)
+    redactor = cache(lambda: redactor_of(lake))  # made when it is needed: it may write a salt
 
     def locate(source: Mapping[str, Any], trajectory: str, events: Set[str]) -> dict[str, Any]:
         path = Path(source["path"])
@@ -45,7 +45,7 @@ def locator(lake: Lake) -> Locate:
             about = SourceFile(
                 storable(str(path)), storable(stem(path)), storable(path.parent.name), "", opened.told.version, ""
             )
-            for unit in units(opened, IMPORTERS[name], about, redactor):
+            for unit in units(opened, IMPORTERS[name], about, redactor()):
                 for found in unit.imported:
                     if found.trajectory_id == trajectory:
                         made = {e.event_id for e in found.events}

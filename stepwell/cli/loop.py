@@ -18,6 +18,8 @@ from stepwell.cli.common import (
     open_lake,
     output,
     progress_bar,
+    require_version,
+    writing,
 )
 from stepwell.critics.asked import asker_of
 from stepwell.curation.masks import mask_new, rule_of
@@ -103,6 +105,7 @@ def build_command(
     Example: `stepwell build srft`
     """
     settings, opened = load(recipe), open_lake(lake)
+    require_version(opened, at)
     rule = rule_of(settings.mask)
     if at is None and not dry_run:
         mask_new(opened, rule)
@@ -175,13 +178,16 @@ def verify_command(
     rows, renderer = opened.read(name), Renderer.load(local(opened, base))
     result = verify(rows, renderer, opened)
     if page is not None:
-        page.write_text(token_page(rows, renderer, name, sealed[1], result.problems), encoding="utf-8")
+        with writing(page):
+            page.write_text(token_page(rows, renderer, name, sealed[1], result.problems), encoding="utf-8")
     if json:
         emit(result.__dict__)
     else:
         output.print(f"{name}: {result.n_rows} rows, {result.n_spans} trained spans, {len(result.problems)} problems")
         for problem in result.problems[:20]:
             console.print(problem, markup=False)
+    if not result.n_rows:
+        raise StepwellError(f"{name} has no rows, so there is nothing to train on; build it: stepwell build {dataset}.")
     if not result.ok:
         raise StepwellError(
             f"{name} does not train what was chosen: {len(result.problems)} problems. Do not train on it."
@@ -228,7 +234,8 @@ def train(
     if dry_run:
         sealed = seal_of(open_lake(lake), settings.dataset_table)
         emit({"recipe": settings.name, "base_model": settings.base_model, "dataset": settings.dataset_table,
-              "version": sealed and sealed[0], "seeds": settings.seeds, "train": settings.train.model_dump()})  # fmt: skip
+              "version": sealed and sealed[0], "seeds": settings.seeds if seed is None else [seed],
+              "train": settings.train.model_dump()})  # fmt: skip
         return
     only = [] if seed is None else ["--seed", str(seed)]
     launch(job_of(settings), "--recipe", recipe, "--lake", open_lake(lake).uri, *only, json=json)

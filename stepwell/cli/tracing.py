@@ -8,10 +8,19 @@ from typing import Annotated
 import orjson
 import typer
 
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.common import (
+    DEFAULT_LAKE,
+    JsonOption,
+    LakeOption,
+    bring_up,
+    console,
+    emit,
+    open_lake,
+    output,
+    writing,
+)
 from stepwell.cli.locating import locator
 from stepwell.errors import UsageError
-from stepwell.fold import refresh
 from stepwell.lake import Lake
 from stepwell.lineage import Tree, impact, render_trace, trace
 from stepwell.lineage.impact import KINDS
@@ -58,7 +67,7 @@ def impact_command(
     Example: `stepwell impact runs/one.traj.json --kind source`
     """
     opened = open_lake(lake)
-    refresh(opened)
+    bring_up(opened)
     _tell(opened, impact(opened, name, kind), svg, runs, "touched", json)
 
 
@@ -66,11 +75,13 @@ def _tell(lake: Lake, tree: Tree, svg: Path | None, runs: Path | None, below: st
     if svg is not None:
         if svg.suffix != ".svg":
             raise UsageError(f"{svg} is no name of a picture; allowed: *.svg. Rename it.")
-        svg.write_text(picture(tree), encoding="utf-8")
+        with writing(svg):
+            svg.write_text(picture(tree), encoding="utf-8")
         console.print(f"drawn in {svg}", highlight=False, markup=False)
     if runs is not None:
         events = openlineage(lake, tree)
-        runs.write_bytes(b"".join(orjson.dumps(e, option=orjson.OPT_APPEND_NEWLINE) for e in events))
+        with writing(runs):
+            runs.write_bytes(b"".join(orjson.dumps(e, option=orjson.OPT_APPEND_NEWLINE) for e in events))
         console.print(f"{len(events)} runs in {runs}", highlight=False, markup=False)
     if json:
         emit(tree.as_dict(below))

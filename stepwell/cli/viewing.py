@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output, writing
 from stepwell.display import plain
 from stepwell.errors import UsageError
 from stepwell.lake import Lake
@@ -73,7 +73,8 @@ def write_page(lake: Lake, names: list[str], out: Path, tokens: bool = True, jso
     if out.suffix != ".html":
         raise UsageError(f"--out {str(out)!r} ends in {out.suffix!r}; allowed: .html. Rename it.")
     made = document(lake, names, tokens)
-    out.write_text(page(made).html, encoding="utf-8")
+    with writing(out):
+        out.write_text(page(made).html, encoding="utf-8")
     ids = [run["id"] for run in made["runs"]]
     events = [event for run in made["runs"] for event in run["events"]]
     n_steps = sum(event["kind"] == "action" for event in events)

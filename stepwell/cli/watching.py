@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from stepwell.cli.common import DEFAULT_LAKE, LakeOption, console, open_lake, output
+from stepwell.cli.common import DEFAULT_LAKE, LakeOption, console, dumped, open_lake, output
 from stepwell.live.watching import Watch, Watched
 
 
@@ -55,7 +54,7 @@ def watch_command(
             if told["event"] == "waiting":
                 return
             if json:
-                print(orjson.dumps(told).decode(), flush=True)
+                print(dumped(told).decode(), flush=True)
             for reason, n in told["rejected"].items():
                 console.print(f"{n} rejected: {reason}", markup=False, highlight=False)
 
@@ -68,7 +67,7 @@ def watch_command(
             signal.signal(number, lambda *_: stop.set())
         total = watch.once() if once else watch.run(stop)
     if json:
-        print(orjson.dumps({"event": "end", **asdict(total)}).decode(), flush=True)
+        print(dumped({"event": "end", **asdict(total)}).decode(), flush=True)
     else:
         output.print(_line(total), markup=False, highlight=False)
 

@@ -22,12 +22,12 @@ from schemas.kinds import LABELS
 from stepwell.critics.audit.members import Point, curve
 from stepwell.critics.audit.ratings import attempts, outcomes, ratings, verdicts
 from stepwell.critics.run import superseding
-from stepwell.critics.turns import retracted
+from stepwell.critics.turns import retracted, superseded
 from stepwell.errors import UsageError
 from stepwell.event import Event
 from stepwell.ids import digest
 from stepwell.lake import Lake
-from stepwell.log import EventLog
+from stepwell.log import EventLog, holding_again
 
 COLUMNS = (
     "event_id", "corpus", "trajectory_id", "step", "kind", "policy", "caused_by", "verdict", "retraction",
@@ -247,7 +247,7 @@ def _detected(readable: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _new(rows: pa.Table, ensemble: Ensemble) -> tuple[list[Event], list[Event]]:
     """Majorities that are not in these rows yet, and retractions of those that no longer hold."""
-    voted = {e.event_id: e for e in majority(rows, ensemble)}
+    voted = {e.event_id: e for e in holding_again(majority(rows, ensemble), superseded(rows, ensemble.id))}
     gone, down = retracted(rows)
     own = rows.filter(pc.and_(pc.equal(rows.column("kind"), "verdict"), pc.equal(rows.column("policy"), ensemble.id)))
     known = own.select(["event_id", "trajectory_id", "corpus", "step", "caused_by"]).to_pylist()

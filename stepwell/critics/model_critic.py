@@ -25,6 +25,7 @@ from stepwell.critics.taxonomy import Taxonomy, load
 from stepwell.errors import UsageError
 from stepwell.event import Event
 from stepwell.ids import canonical, sha256
+from stepwell.log import holding_again
 from stepwell.spending import Prices
 
 _NOTHING = {
@@ -236,7 +237,7 @@ def verdicts(
             payload |= {"window_from": due.point.first, "window_to": due.point.step}
         if completion.yes is not None and reading.judgment is None:
             payload |= {"judgment": completion.yes > 0.5, "parse_status": "repaired"}
-        return [event(payload, due.point.step, due.point.cause, usage)]
+        return holding_again([event(payload, due.point.step, due.point.cause, usage)], stream.superseded)
     events = []
     causes = {turn.step: turn.event_id for turn in stream.turns}
     for number, step in enumerate(request.steps):
@@ -249,7 +250,7 @@ def verdicts(
         }
         shared = {k: usage[k] for k in ("call_id", "prompt_hash", "sampling")}
         events.append(event(payload, step, causes[step], shared if number else usage))
-    return events
+    return holding_again(events, stream.superseded)
 
 
 def _usage(critic: ModelCritic, request: Request, candidate: int, said: Completion) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def load(name_or_path: str) -> Prompt:
         raise UnknownName("prompt", name_or_path, names(), act)
     try:
         document = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise StepwellError(f"prompt {name_or_path!r} is not YAML: {error}. Correct the file.") from error
     wrong = _problems(document, Path(source.name).stem)
     if wrong:

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stepwell.critics import leaks, rules
-from stepwell.critics.turns import COLUMNS, retracted
+from stepwell.critics.turns import COLUMNS, retracted, superseded
 from stepwell.errors import UnknownName
 from stepwell.event import Event
 from stepwell.lake import Lake
-from stepwell.log import EventLog
+from stepwell.log import EventLog, holding_again
 
 CRITICS: dict[str, Callable[[pa.Table], list[Event]]] = {rules.POLICY: rules.judge, leaks.POLICY: leaks.judge}
 """Critics that run in this process, by policy; one that needs a model writes verdict events from a job instead."""
@@ -59,7 +59,7 @@ def _new(rows: pa.Table, critic: str) -> tuple[list[Event], list[Event]]:
     """Verdicts that are not in these rows yet, and retractions of those that no longer hold."""
     of_critic = pc.and_(pc.equal(rows.column("kind"), "verdict"), pc.equal(rows.column("policy"), critic))
     known = rows.filter(of_critic).select(["event_id", "trajectory_id", "corpus", "step"]).to_pylist()
-    judged = CRITICS[critic](rows)
+    judged = holding_again(CRITICS[critic](rows), superseded(rows, critic))
     ids = {e.event_id for e in judged}
     at = {(e.trajectory_id, e.step): e.event_id for e in judged}
     gone, down = retracted(rows)

@@ -8,14 +8,15 @@ was never shown again; feedback is an event of its own and therefore in no turn.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stepwell.critics.turns import superseded
 from stepwell.log import live
 from stepwell.rendering import Renderer
 
@@ -82,7 +83,8 @@ class Feedback:
 class Stream:
     """One trajectory: `attempts` are (event id, step, code), `end` is (event id, submission), `known` verdict rows.
 
-    `other` is the attempt it is compared with, shown after it (`pairing`).
+    `superseded` are verdicts that the critic took back, and its retraction of each; `other` is the attempt it is compared
+    with, shown after it (`pairing`).
     """
 
     trajectory_id: str
@@ -94,6 +96,7 @@ class Stream:
     step_limit: int | None
     delivered: tuple[Feedback, ...]
     known: tuple[dict[str, Any], ...]
+    superseded: Mapping[str, str] = field(default_factory=dict)
     other: Stream | None = None
 
     @property
@@ -107,6 +110,7 @@ def streams(rows: pa.Table, counter: Counter, critic: str | None = None) -> Iter
 
     `known` holds the verdicts of the policy `critic`.
     """
+    taken = superseded(rows, critic) if critic else {}
     rows = live(rows)
     statements = _fields(rows, "task", "statement")
     starts = _fields(rows, "start", "step_limit")
@@ -141,6 +145,7 @@ def streams(rows: pa.Table, counter: Counter, critic: str | None = None) -> Iter
                 if mode == "delivered" and text and step is not None
             ),
             tuple(known.get(stream, ())),
+            taken,
         )
 
 

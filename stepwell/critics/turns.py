@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stepwell.ids import digest
-from stepwell.log import in_order
+from stepwell.log import in_order, taken_back
 
 COLUMNS = ("event_id", "corpus", "trajectory_id", "step", "kind", "action", "observation", "retraction")
 """Columns of `events` that `trajectories` reads."""
@@ -246,6 +246,12 @@ def _answered(
         timed_out=turn.timed_out or bool(late),
         state_after=state if state is not None else turn.state_after,
     )
+
+
+def superseded(events: pa.Table, policy: str) -> dict[str, str]:
+    """Verdicts that a critic took back -> its retraction of each."""
+    rows = events.filter(pc.equal(events.column("kind"), "retraction"))
+    return taken_back(rows.select(["event_id", "policy", "retraction"]).to_pylist(), policy)
 
 
 def retracted(events: pa.Table) -> tuple[set[str], set[str]]:

@@ -22,7 +22,7 @@ from stepwell.errors import UnknownName, UsageError
 from stepwell.event import Event
 from stepwell.ids import digest
 from stepwell.lake import Lake
-from stepwell.log import EventLog, in_order, live
+from stepwell.log import EventLog, holding_again, in_order, live, taken_back
 
 COLUMNS = (
     "event_id", "corpus", "trajectory_id", "step", "kind", "policy", "recorded_at", "turn", "verdict", "outcome", "mask",
@@ -218,7 +218,7 @@ def _new(events: pa.Table, rule: MaskRule) -> tuple[list[Event], list[Event]]:
     """Masks that are not in these rows yet, and retractions of those that no longer hold."""
     masks, stale = [], []
     for rows in _streams(events):
-        decided = {e.event_id: e for e in _masks(rows, rule)}
+        decided = {e.event_id: e for e in holding_again(_masks(rows, rule), taken_back(rows, rule.id))}
         at = {e.step: e.event_id for e in decided.values()}
         gone = _gone(rows)
         known = [r for r in rows if r["kind"] == "mask" and r["policy"] == rule.id]

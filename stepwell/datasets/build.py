@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from schemas.datasets import DATASET
 from stepwell.asking import Asker
 from stepwell.conversation import Message
+from stepwell.datasets.across import COLUMNS as LIMITED
 from stepwell.datasets.across import limited, thinned
 from stepwell.datasets.cases import COLUMNS, OF_CRITICS, Dropped, Row, Sample, found
 from stepwell.datasets.choices import content_hash as content_hash
@@ -103,9 +104,8 @@ def _beyond(lake: Lake, work: Work, version: int) -> dict[str, str]:
     assert work.recipe.dataset is not None
     with closing(Spill(DATASET.schema)) as rows:
         _derived(lake, work, version, ids_of(lake, version, work.recipe.source.corpora), rows, None)
-        wanted = ["row_id", "task_id", "judgment", "split"]
-        named = [row for batch in rows.reader() for row in batch.select(wanted).to_pylist()]
-    return thinned(named, work.recipe.dataset)
+        batches = (batch.select(list(LIMITED)).to_pylist() for batch in rows.reader())
+        return thinned((row for batch in batches for row in batch), work.recipe.dataset)
 
 
 def _derived(

@@ -22,7 +22,7 @@ from stepwell.log import live
 
 COLUMNS = tuple(dict.fromkeys([*READS, *REPLAYED, "label"]))
 """Columns of `events` that `cases` reads."""
-OF_CRITICS = tuple(dict.fromkeys([*COLUMNS, *ASKED]))
+OF_CRITICS = tuple(dict.fromkeys([*COLUMNS, *ASKED, "recorded_at"]))
 """The same for methods of critics."""
 _LOOPS = ("task", "verdict", "attempt", "hint", "outcome", "reward")
 Row = dict[str, Any]
@@ -132,7 +132,7 @@ def _loops(events: pa.Table) -> dict[str, dict[str, list[Row]]]:
     """Trajectory -> kind -> events of critique-revision loops that hold, envelope and payload together."""
     kept = events.filter(pc.is_in(events.column("kind"), pa.array([*_LOOPS, "retraction"])))
     by_kind: dict[str, dict[str, list[Row]]] = {}
-    envelope = ["event_id", "trajectory_id", "step", "kind", "policy", "caused_by", "extra"]
+    envelope = ["event_id", "trajectory_id", "step", "kind", "policy", "recorded_at", "caused_by", "extra"]
     for row in live(kept).select([*envelope, *_LOOPS]).to_pylist():
         if row["kind"] in _LOOPS:
             plain = {**{k: row[k] for k in envelope}, **row[row["kind"]]}

@@ -6,13 +6,15 @@ Belongs here: rows of loops. Does not belong here: playing them (`rollout`), wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from stepwell import leaking
 from stepwell.asking import Asked, Said
 from stepwell.datasets.cases import Case, Dropped, Parts, Row, Sample
 from stepwell.datasets.critiques import UNREADABLE, learnt, unfit
+from stepwell.gradings import WHOLE, standing
 
 _OF_TASK = ("task_id", "suite", "split", "tests_hash", "time_limit_s")
 _OF_REWARD = ("event_id", "critique_id", "reward", "format_ok")
@@ -85,8 +87,6 @@ def ctrl_rl(case: Case) -> Parts:
 
 def _prompt(case: Case, asked: Asked, attempt: Row) -> Sample | Dropped:
     rewards = [r for r in case.rows.get("reward", ()) if r["group_id"] == attempt["attempt_id"]]
-    if not rewards and '"same_as"' in (attempt["extra"] or ""):
-        return Dropped("the same first solution stands in another loop")
     task = next(iter(case.rows.get("task", ())), None)
     if task is None or task["tests_hash"] is None:
         return Dropped("no tests are known")
@@ -103,6 +103,8 @@ def _prompt(case: Case, asked: Asked, attempt: Row) -> Sample | Dropped:
         "problems": problems and problems.model_dump(mode="json"),
         "resolved": outcome and outcome["resolved"],
     }
+    if (same := json.loads(attempt["extra"] or "{}").get("same_as")) is not None:
+        reference["same_as"] = same
     evidence = [task["event_id"], *([outcome["event_id"]] if outcome else ()), *(r["event_id"] for r in rewards)]
     return Sample(
         list(asked.messages), list(asked.steps), [0.0 for _ in asked.steps], list(asked.event_ids), evidence,
@@ -117,13 +119,7 @@ def _attempt(case: Case, reply: Said) -> Row | None:
     return next((a for a in case.rows.get("attempt", ()) if a["event_id"] == cause), None)
 
 
-def graded(case: Case, subject: str) -> Row | None:
-    """What stands of the gradings of a solution or the `trajectory`: of two graders that of the higher rerun, and its first
-    grading, as its reruns only tell how sure it is."""
-
-    def order(outcome: Row) -> tuple[int, str]:
-        return outcome["rerun"] or 0, outcome["event_id"]
-
-    found: Sequence[Row] = [o for o in case.rows.get("outcome", ()) if (o["subject"] or "trajectory") == subject]
-    grader = max(found, key=order)["grader"] if found else None
-    return min((o for o in found if o["grader"] == grader), key=order, default=None)
+def graded(case: Case, subject: str) -> Mapping[str, Any] | None:
+    """The grading of a solution or the `trajectory` that stands, of several (`stepwell.gradings`)."""
+    found = [o for o in case.rows.get("outcome", ()) if (o["subject"] or WHOLE) == subject]
+    return standing(found) if found else None

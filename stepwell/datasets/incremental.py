@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from schemas.choices import CHOICES
+from stepwell.affected import rows_at
 from stepwell.code import source_hash
 from stepwell.datasets.choices import dataset_hash, frame
 from stepwell.datasets.sealing import choices_table
@@ -89,6 +90,9 @@ def _last(lake: Lake, recipe: Recipe, derivation: str) -> tuple[pl.DataFrame, in
     if sealed is None or sealed[1].get("derivation") != derivation:
         return None
     seal = sealed[1]
-    choices = pl.DataFrame(lake.read(choices_table(recipe), int(seal["choices_version"]), CHOICES.schema.names))
-    # A redaction takes rows out of a dataset and says so in its seal: then the choices are not what is there.
-    return (choices, int(seal["events_version"])) if dataset_hash(choices) == seal["dataset_hash"] else None
+    # A redaction takes rows out of a dataset and says so in its seal, and erases the choices: neither is what is there.
+    rows = rows_at(lake, choices_table(recipe), int(seal["choices_version"]), CHOICES.schema.names)
+    choices = None if rows is None else pl.DataFrame(rows)
+    if choices is None or dataset_hash(choices) != seal["dataset_hash"]:
+        return None
+    return choices, int(seal["events_version"])

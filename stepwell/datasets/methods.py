@@ -94,8 +94,12 @@ def _whole(case: Case, weights: list[float], evidence: list[str]) -> Chosen:
 
 
 def repeats(case: Case) -> int:
-    """How often the same thing is said in a row, at most."""
-    said = [m["content"] for m in case.chat.messages if m["role"] == "assistant" and not m.get("is_demo")]
+    """How often the same thing is said in a row, at most: the same words with the same calls, whatever their ids."""
+    said = [
+        (m["content"], [{**call, "id": None} if isinstance(call, dict) else call for call in m.get("tool_calls", ())])
+        for m in case.chat.messages
+        if m["role"] == "assistant" and not m.get("is_demo")
+    ]
     return max((len(list(run)) for _, run in groupby(said)), default=0)
 
 

@@ -112,14 +112,6 @@ def known(lake: Lake) -> list[Found]:
     return found
 
 
-def names_of(lake: Lake) -> list[Found]:
-    """Every arm of the lake, in the order they were recorded; raises UnknownName when nothing was evaluated."""
-    found = known(lake)
-    if not found:
-        raise UnknownName("arm", "any", (), "Evaluate a model: stepwell evaluate RECIPE")
-    return found
-
-
 def resolve(lake: Lake, names: Sequence[str], suite: str | None = None) -> list[Found]:
     """The arms that names stand for, all of one suite; `NAME=ID,ID` puts evaluations together under a name.
 

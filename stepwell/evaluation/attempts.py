@@ -164,7 +164,7 @@ def of_events(events: pa.Table) -> dict[str, Told]:
 def _told(rows: Sequence[dict[str, Any]]) -> Told:
     told = Told()
     heard = {r["verdict_id"] for r in rows if r["kind"] == "feedback"}
-    wheel = {(r["step"], r["policy"]) for r in rows if r["kind"] == "verdict" and r["event_id"] in heard}
+    wheel = {(r["step"], r["policy"]) for r in rows if r["kind"] == "feedback" or r["event_id"] in heard}
     for row in rows:
         policy = row["policy"] or "unknown"
         if row["kind"] == "start":

@@ -70,11 +70,10 @@ class Pair:
 
 def _sentence(c: Pair) -> str:
     """One paragraph that names the difference, its interval, the p-value after correction, tasks and seeds, or why not."""
-    if c.claimable and c.crossed is not None:
-        low, high, over = c.crossed.low, c.crossed.high, "tasks and seeds"
-    else:
-        low, high, over = c.difference.low or 0.0, c.difference.high or 0.0, "tasks"
-    interval = f"[{points(low)}, {points(high)}]" if c.difference.low is not None or c.claimable else "unknown"
+    over = "tasks" if c.crossed is None else "tasks and seeds"
+    within = c.difference if c.crossed is None else c.crossed
+    low, high = within.low, within.high
+    interval = "unknown" if low is None or high is None else f"[{points(low)}, {points(high)}]"
     gap = c.rate_b - c.rate_a
     adjusted = f", {c.p_adjusted:.3f} after Holm's correction for {c.n_family} comparisons" if c.n_family > 1 else ""
     what = (

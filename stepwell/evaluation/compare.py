@@ -127,7 +127,8 @@ def _pair(a: Arm, b: Arm, found: dict[str, Figure]) -> Pair:
     both = crossed(*outcomes) if claimable else None
     once = a.once and b.once
     if both is not None:
-        test, p_value, least = "t over tasks and seeds", both.p_value, _POWER * both.error
+        test = "t over tasks and seeds" if both.error else "exact sign test over tasks"
+        p_value, least = both.p_value, _POWER * both.error
     elif once:
         test, p_value = "exact McNemar", mcnemar(only_a, only_b)
         shown = minimum_detectable((only_a + only_b) / n, n)

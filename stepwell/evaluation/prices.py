@@ -67,7 +67,7 @@ def read_prices(path: Path) -> PriceList:
     """A price list from a YAML file; raises UsageError listing every problem."""
     try:
         given = _File.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValidationError) as error:
         problems = (
             "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             if isinstance(error, ValidationError)

@@ -19,7 +19,8 @@ from stepwell.log import live
 from stepwell.pairs import graded
 
 COLUMNS = (
-    "event_id", "trajectory_id", "step", "kind", "caused_by", "policy", "start", "attempt", "outcome", "verdict", "retraction",
+    "event_id", "trajectory_id", "step", "kind", "caused_by", "policy", "recorded_at", "start", "attempt", "outcome",
+    "verdict", "retraction",
 )  # fmt: skip
 """Columns of `events` that `scored` reads."""
 
@@ -39,8 +40,8 @@ def scored(events: pa.Table, critic: str) -> tuple[list[Scored], int]:
 
     A trajectory or a solution is one attempt. Its score is the mean over the candidates of the critic of the confidence, or
     without one of the judgment, or without either of what its severity leaves of 1; a candidate that cannot be read counts one
-    half. A critic that judges steps alone scores a trajectory by the share of steps that it finds no mistake in. Ungraded ones
-    are left out.
+    half. Beside a severity without a judgment a confidence is in that severity, and does not count. A critic that judges steps
+    alone scores a trajectory by the share of steps that it finds no mistake in. Ungraded ones are left out.
     """
     whole: dict[str, list[float]] = defaultdict(list)
     steps: dict[str, list[float]] = defaultdict(list)
@@ -62,11 +63,11 @@ def scored(events: pa.Table, critic: str) -> tuple[list[Scored], int]:
 
 def _score(said: Mapping[str, object]) -> float:
     judgment, confidence, severity = said["judgment"], said["confidence"], said["severity"]
+    if judgment is None and isinstance(severity, int):
+        return 1 - severity / 2
     if isinstance(confidence, float):
         return confidence
-    if judgment is not None:
-        return float(bool(judgment))
-    return 1 - severity / 2 if isinstance(severity, int) else 0.5
+    return 0.5 if judgment is None else float(bool(judgment))
 
 
 def ranked(attempts: Sequence[Scored], ks: Sequence[int] = (1, 2, 4, 8), draws: int = 2000) -> dict[str, Figure]:

@@ -57,7 +57,8 @@ def plots(c: Comparison) -> list[tuple[str, str]]:
     bars = []
     for p in c.pairs:
         d = p.difference
-        wide = (100 * p.crossed.low, 100 * p.crossed.high) if p.crossed else None
+        low, high = (p.crossed.low, p.crossed.high) if p.crossed else (None, None)
+        wide = None if low is None or high is None else (100 * low, 100 * high)
         ends = _ends(d, 100)
         bars.append(charts.Bar(f"{p.b} - {p.a}", *ends, wide, f"{gap(d)} p={p.p_adjusted:.3f}"))
     arms = [charts.Bar(a.name, *_ends(a.figures["resolved"], 100), None, share(a.figures["resolved"])) for a in c.arms]

@@ -20,11 +20,12 @@ import pyarrow as pa
 
 from schemas.kinds import UNFINISHED
 from stepwell.bootstrap import Array, Figure, Statistic, Sums, figures, ratio
+from stepwell.gradings import by_subject, runs
 from stepwell.log import live
 
 COLUMNS = (
-    "event_id", "trajectory_id", "step", "kind", "caused_by", "policy", "usage", "extra", "start", "attempt", "outcome",
-    "verdict", "reward", "end", "retraction",
+    "event_id", "trajectory_id", "step", "kind", "caused_by", "policy", "recorded_at", "usage", "extra", "start", "attempt",
+    "outcome", "verdict", "reward", "end", "retraction",
 )  # fmt: skip
 """Columns of `events` that `report` reads."""
 JUDGED = ("correct", "incorrect", "unparseable")
@@ -94,26 +95,27 @@ def _trees(events: pa.Table) -> list[tuple[tuple[str, str], Tree]]:
 
 def _tree(task: str, rows: Sequence[dict[str, Any]]) -> Tree:
     tree = Tree(task)
-    passed: dict[str, list[bool]] = defaultdict(list)
+    passed = {about: [g["resolved"] for g in runs(gradings)] for (_, about), gradings in by_subject(rows).items()}
     names = {row["event_id"]: row["attempt"]["attempt_id"] for row in rows if row["kind"] == "attempt"}
-    for row in sorted((r for r in rows if r["kind"] == "outcome"), key=lambda r: r["outcome"]["rerun"] or 0):
-        passed[row["outcome"]["subject"]].append(bool(row["outcome"]["resolved"]))
+    said_of = {row["event_id"]: orjson.loads(row["extra"] or "{}") for row in rows if row["kind"] == "verdict"}
+    # A loop notes with every review what it gives away; verdicts without that note were made afterwards.
+    played = any("leaks" in about for about in said_of.values())
     for row in rows:
         used = (row["usage"] or {}).get("cost_usd")
         if row["kind"] == "attempt":
             a = row["attempt"]
-            results = passed[a["attempt_id"]] or [False]
-            tree.rounds.setdefault(a["round"], []).append((a["attempt_id"], a["parent_attempt"], results[0]))
-            tree.reruns += [other != results[0] for other in results[1:]]
+            first, *again = passed.get(a["attempt_id"], [None])
+            tree.rounds.setdefault(a["round"], []).append((a["attempt_id"], a["parent_attempt"], bool(first)))
+            tree.reruns += [other != first for other in again if None not in (first, other)]
             tree.cost["generator"] = tree.cost.get("generator", 0.0) + (used or 0.0)
-        elif row["kind"] == "verdict":
+        elif row["kind"] == "verdict" and ("leaks" in said_of[row["event_id"]] or not played):
             tree.cost["critic"] = tree.cost.get("critic", 0.0) + (used or 0.0)
             said = row["verdict"]["judgment"]
             unread = said is None or row["verdict"]["parse_status"] == "unparseable"
             right = passed.get(names.get(row["caused_by"], ""), [None])[0]
             if right is not None:
                 tree.judged.append((right, JUDGED[2] if unread else JUDGED[0] if said else JUDGED[1]))
-                tree.leaks.append(frozenset(orjson.loads(row["extra"] or "{}").get("leaks", ())))
+                tree.leaks.append(frozenset(said_of[row["event_id"]].get("leaks", ())))
         elif row["kind"] == "reward":
             tree.groups.setdefault(row["reward"]["group_id"], []).append(row["reward"]["reward"])
     return tree

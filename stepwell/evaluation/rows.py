@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -75,7 +75,10 @@ def record_rows(
     lake: Lake, trajectory_ids: Sequence[str], *, evaluation_id: str, suite: str, recipe: str, model_id: str, seed: int,
     backend: str, sampling_seed: int = 0,
 ) -> int:  # fmt: skip
-    """Write one row per graded attempt from the trajectories in the log; returns how many were new."""
+    """Write one row per graded attempt from the trajectories in the log; returns how many were new.
+
+    Rows that are there keep what they say, but for `resolved` of those graded differently since.
+    """
     rows: list[dict[str, Any]] = []
     repeated = repeats(lake, model_id, suite)
     for events in EventLog(lake).batches(trajectory_ids):
@@ -110,7 +113,33 @@ def record_rows(
                     "contamination": repeated(t["task_id"]),
                 }
             )
+    _regrade(lake, {r["trajectory_id"]: r["resolved"] for r in rows})
     return lake.add("evaluations", pa.Table.from_pylist(rows, EVALUATIONS.schema))
+
+
+def _regrade(lake: Lake, resolved: Mapping[str, bool]) -> None:
+    """Put the present grading of these trajectories into the rows that have another one, of any evaluation, in one commit."""
+    version = lake.version("evaluations")
+    of = pc.field("trajectory_id").isin(pa.array(list(resolved), pa.string()))
+    rows = lake.read("evaluations", version, filters=of).to_pylist()
+    gone = sorted({r["trajectory_id"] for r in rows if r["resolved"] != resolved[r["trajectory_id"]]})
+    if gone:
+        now = [r | {"resolved": resolved[r["trajectory_id"]]} for r in rows if r["trajectory_id"] in gone]
+        told = {"stepwell.regraded": str(len(gone))}
+        lake.replace("evaluations", pa.Table.from_pylist(now, EVALUATIONS.schema), told, gone, version)
+
+
+def misgraded(lake: Lake) -> list[str]:
+    """Every row of `evaluations` is resolved as its trajectory is; a trajectory that is not folded yet is no problem."""
+    columns = ["evaluation_id", "task_id", "attempt", "trajectory_id", "resolved"]
+    rows = pl.DataFrame(lake.read("evaluations", columns=columns))
+    graded = pl.DataFrame(lake.read("trajectories", columns=["trajectory_id", "resolved"]))
+    wrong = rows.join(graded, on="trajectory_id", suffix="_now").filter(pl.col("resolved") != pl.col("resolved_now"))
+    return [
+        f"{r['evaluation_id']}, task {r['task_id']}, attempt {r['attempt']}: resolved {r['resolved']}, its trajectory "
+        f"{r['resolved_now']}; evaluate it again with the report, and refresh the folds"
+        for r in wrong.sort(columns[:3]).to_dicts()
+    ]
 
 
 def repeats(lake: Lake, model_id: str, suite: str) -> Callable[[str], str]:

@@ -16,6 +16,8 @@ from scipy.stats import t as student
 from stepwell.bootstrap import Array, Figure
 
 Counts = npt.NDArray[np.int64]
+_ROUNDING = 1e-9
+"""Shares of attempts that are this close are equal: thirds do not add up to the last digit."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ class Components:
 class Crossed:
     """A difference of two arms as a statement about other tasks and other seeds: 95% interval and two-sided p-value.
 
-    `error` is its standard error, `freedom` Satterthwaite's degrees of freedom.
+    `error` is its standard error, `freedom` Satterthwaite's degrees of freedom. Where nothing varies the error is 0, there is
+    no interval (None), and `p_value` is of the exact sign test over tasks.
     """
 
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p_value: float
     error: float
     freedom: float
@@ -52,11 +55,11 @@ def components(outcomes: Array) -> Components | None:
 
 
 def over_seeds(outcomes: Array) -> Figure:
-    """Mean over seeds with mean +- t_(S-1) s / sqrt(S), its n the seeds; no interval with one."""
+    """Mean over seeds with mean +- t_(S-1) s / sqrt(S), its n the seeds; no interval with one, or where they all agree."""
     means = outcomes.mean(axis=0)
     n = len(means)
     value = float(means.mean())
-    if n < 2:
+    if n < 2 or np.ptp(means) < _ROUNDING:
         return Figure(value, None, None, n)
     half = float(student.ppf(0.975, n - 1) * means.std(ddof=1) / np.sqrt(n))
     return Figure(value, value - half, value + half, n)
@@ -68,7 +71,7 @@ def crossed(a: Array, b: Array) -> Crossed | None:
     Var = s^2(d_t) / T + sum over arms of MS_seed / (T S): tasks paired, seeds of the arms independent. What neither explains is
     in both parts: taken out of one, as the moments would have it, the test of two or three seeds a recipe errs up to twice
     as often as it says. An arm of one run is taken as it is, with no seed to vary: whether that is so is for the caller to
-    know. Without anything that varies the interval is the point and p is 1 or 0.
+    know. Without anything that varies the tasks alone speak, each for the same sign: by chance 2^(1 - T), two-sided.
     """
     tasks = len(a)
     if tasks < 2 or max(a.shape[1], b.shape[1]) < 2:
@@ -79,10 +82,11 @@ def crossed(a: Array, b: Array) -> Crossed | None:
         parts.append((_mean_squares(arm)[1] / arm.size, arm.shape[1] - 1))
     variance = sum(part for part, _ in parts)
     difference = float(by_task.mean())
-    if variance == 0:
-        return Crossed(difference, difference, difference, float(difference == 0), 0.0, float(tasks - 1))
-    freedom = variance**2 / sum(part**2 / n for part, n in parts)
     error = float(np.sqrt(variance))
+    if error < _ROUNDING:
+        chance = 2.0 ** (1 - tasks) if abs(difference) > _ROUNDING else 1.0
+        return Crossed(difference, None, None, chance, 0.0, float(tasks - 1))
+    freedom = variance**2 / sum(part**2 / n for part, n in parts)
     half = float(student.ppf(0.975, freedom)) * error
     p_value = 2 * float(student.sf(abs(difference) / error, freedom))
     return Crossed(difference, difference - half, difference + half, p_value, error, float(freedom))

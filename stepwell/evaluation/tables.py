@@ -12,6 +12,7 @@ from stepwell.bootstrap import Figure
 from stepwell.evaluation.claims import Pair, percent, points
 from stepwell.evaluation.compare import ArmReport, Comparison
 from stepwell.evaluation.modes import Group
+from stepwell.evaluation.seeds import Crossed
 from stepwell.sheets import Sheet
 
 
@@ -54,7 +55,7 @@ def _written(f: Figure | None, scale: float, digits: int, unit: str) -> str:
     return f"{scale * f.value:.{digits}f}{unit}" + _interval(f, lambda x: f"{scale * x:.{digits}f}")
 
 
-def _interval(f: Figure, written: Callable[[float], str]) -> str:
+def _interval(f: Figure | Crossed, written: Callable[[float], str]) -> str:
     if f.low is None or f.high is None:
         return ""
     return f" [{written(f.low)}, {written(f.high)}]"
@@ -81,7 +82,7 @@ def _arms(c: Comparison) -> Sheet:
 def _pairs(c: Comparison) -> Sheet:
     rows = []
     for p in c.pairs:
-        both = "-" if p.crossed is None else f"[{points(p.crossed.low)}, {points(p.crossed.high)}]"
+        both = "-" if p.crossed is None else _interval(p.crossed, points).strip() or "none"
         least = "none" if p.detectable is None else f"{100 * p.detectable:.1f}"
         rows.append(
             (f"{p.b} - {p.a}", gap(p.difference), both, f"{p.only_b} / {p.only_a}", p.test, f"{p.p_value:.3f}",

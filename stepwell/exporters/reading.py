@@ -183,9 +183,7 @@ def hidden_since(log: EventLog, version: int) -> set[str]:
     if readable(log.lake, "events", version) == version:
         known = set(log.read(version, kinds=["retraction"], columns=["event_id"]).column(0).to_pylist())
     else:
-        handle = log.lake.table("events")
-        assert handle is not None, "a version of it was named"
-        at = next((c["timestamp"] for c in handle.history() if c["version"] == version), 0)
+        at = next((c["timestamp"] for c in log.lake.commits("events") if c["version"] == version), 0)
         known = {r["event_id"] for r in now if r["recorded_at"].timestamp() * 1000 <= at}
     return {
         r["trajectory_id"]

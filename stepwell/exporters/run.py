@@ -29,6 +29,7 @@ from stepwell.exporters.registry import EXPORTERS
 from stepwell.exporters.writing import checksum, whole
 from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.seals import seal_of
 from stepwell.shuffle import MOST, Spill
 
 _ROWS = 200
@@ -206,7 +207,7 @@ def _of_dataset(lake: Lake, request: Request, exporter: Exporter) -> tuple[Items
     version = current.version() if request.at is None else request.at
     handle = lake.table(name, version)
     assert handle is not None
-    seal = next((dict(c) for c in current.history() if c["version"] == version), {})
+    _, seal = seal_of(lake, name, version) or (version, {})
     data = lake.dataset(handle)
     there = sorted(set(data.to_table(columns=["corpus"]).column(0).unique().to_pylist()))
     corpora = _corpora(request.corpora, there)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as fs
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
@@ -18,11 +18,13 @@ from schemas.column import Table
 from schemas.kinds import KINDS
 from stepwell.errors import LakeError, SchemaError, StepwellError
 from stepwell.fold import FOLDS, seen
+from stepwell.health.access import writable
 from stepwell.health.finding import Finding, note, ok, problem
 from stepwell.lake import Lake
 from stepwell.maintenance import maintain
 from stepwell.query import connect
-from stepwell.redaction.run import unfinished
+from stepwell.redaction.report import unfinished
+from stepwell.scanning import file_name
 
 _GB = 1 << 30
 LEAST_FREE, FEW_FREE = _GB, 10 * _GB
@@ -35,18 +37,44 @@ def check_lake(lake: Lake) -> list[Finding]:
         return [note("lake", f"no lake at {lake.uri} yet", "stepwell import FOLDER makes one, or give --lake.")]
     try:
         names = lake.table_names()
-        handles = {name: handle for name in names if (handle := lake.table(name)) is not None}
     except _WHAT_GOES_WRONG as error:
         return [problem("lake", f"{lake.uri} cannot be read: {_short(error)}", _access(lake))]
+    handles, broken = _opened(lake, names)
     found = [ok("lake", f"{lake.uri}: {len(handles)} of {len(names)} tables are there")]
     found += [*_written(lake), *_locked(lake)]
-    broken = [finding for name, handle in handles.items() for finding in _table(lake, name, handle)]
+    broken += [finding for name, handle in handles.items() for finding in _table(lake, name, handle)]
     found += broken or [
         ok("tables", "every file of every table is there with its size, its schema is the declared one")
     ]
     if not broken:
         found += [*_log(lake, handles), *_due(lake)]
     return found
+
+
+def _opened(lake: Lake, names: list[str]) -> tuple[dict[str, DeltaTable], list[Finding]]:
+    """The tables that are there, and what is wrong with those that cannot be opened."""
+    handles: dict[str, DeltaTable] = {}
+    broken = []
+    for name in names:
+        try:
+            handle = lake.table(name)
+            lost = [f for f in _files(lake, name) if f.extension == "parquet"] if handle is None else []
+        except _WHAT_GOES_WRONG as error:
+            act = "restore the table from a backup, or make it readable for this user."
+            broken.append(problem(name, f"cannot be opened: {_short(error)}", act))
+            continue
+        if handle is not None:
+            handles[name] = handle
+        elif lost:
+            act = "restore its _delta_log from a backup" + (f", or delete {lake.path(name)}" if name in FOLDS else "")
+            broken.append(problem(name, f"{len(lost)} data files and no log that names them", f"{act}."))
+    return handles, broken
+
+
+def _files(lake: Lake, name: str) -> list[fs.FileInfo]:
+    """Every file below a table; none of one that is not there."""
+    listed = lake.store.fs.get_file_info(fs.FileSelector(name, recursive=True, allow_not_found=True))
+    return [f for f in listed if f.type == fs.FileType.File]
 
 
 def _access(lake: Lake) -> str:
@@ -73,8 +101,9 @@ def _written(lake: Lake) -> Iterator[Finding]:
             else problem("object store", "gives back other bytes", "use another store.")
         )
         return
-    if not os.access(lake.uri, os.W_OK | os.X_OK):
-        yield problem("lake", f"{lake.uri} cannot be written by this user", "change its owner, or use another user.")
+    if not writable(lake):
+        act = "to import or build, use a user who may write it."
+        yield note("lake", f"{lake.uri} can be read by this user, and not be written", act)
     free = shutil.disk_usage(lake.uri).free
     told = f"{free / _GB:.1f} GB free beside the lake"
     if free < LEAST_FREE:
@@ -89,6 +118,9 @@ def _locked(lake: Lake) -> Iterator[Finding]:
     """Who writes now; a lock that nobody holds is only an empty file and stands in nobody's way."""
     if not lake.local:
         yield note("locks", "an object store has none", "run maintain and redact by one process at a time.")
+        return
+    if not writable(lake):
+        yield note("locks", "whether a lock is held is known to those only who may write", "ask as one of them.")
         return
     held = []
     for file in sorted(Path(lake.uri).glob(".*.lock")):
@@ -139,9 +171,8 @@ def _fits(spec: Table, stored: pa.Schema) -> None:
 
 def _lost(lake: Lake, name: str, wanted: dict[str, int]) -> list[str]:
     """Files that are not there, or not with the bytes the log says."""
-    listed = lake.store.fs.get_file_info(fs.FileSelector(name, recursive=True))
-    there = {f.base_name: f.size for f in listed if f.type == fs.FileType.File}
-    return [leaf for uri, size in wanted.items() if there.get(leaf := uri.rsplit("/", 1)[-1]) != size]
+    there = {f.base_name: f.size for f in _files(lake, name)}
+    return [leaf for uri, size in wanted.items() if there.get(leaf := file_name(uri)) != size]
 
 
 def _log(lake: Lake, handles: dict[str, DeltaTable]) -> Iterator[Finding]:
@@ -160,6 +191,7 @@ def _log(lake: Lake, handles: dict[str, DeltaTable]) -> Iterator[Finding]:
         yield problem("events", f"written by a newer Stepwell: {', '.join(sorted(newer))}", "install that version.")
     else:
         yield ok("events", f"version {events.version()}, every kind and payload version is known")
+    yield from _claimed(lake, events)
     again = "run the same stepwell redact or takedown again."
     if left := unfinished(lake):
         yield problem("redaction", f"begun and not finished: {', '.join(r.name for r in left)}", again)
@@ -180,6 +212,22 @@ def _log(lake: Lake, handles: dict[str, DeltaTable]) -> Iterator[Finding]:
             )
 
 
+def _claimed(lake: Lake, events: DeltaTable) -> Iterator[Finding]:
+    """Files whose trajectories are not in the log: imports would take them for known, and never write them."""
+    held: set[str] = set()
+    for batch in lake.dataset(events).to_batches(columns=["trajectory_id"]):
+        held.update(pc.unique(batch.column(0)).to_pylist())
+    sources = lake.read("sources", columns=["path", "trajectory_ids"]).to_pylist()
+    lost = [row["path"] for row in sources if not held.issuperset(row["trajectory_ids"])]
+    if lost:
+        told = f"{len(lost)} files are there whose trajectories are not in `events`, first {min(lost)}"
+        act = (
+            f"restore a backup whose `events` is as new, or delete {lake.path('sources')} and import the files again: "
+            "what is in `events` is not written twice."
+        )
+        yield problem("sources", told, act)
+
+
 def _due(lake: Lake) -> Iterator[Finding]:
     try:
         due = [one for one in maintain(lake, dry_run=True) if one.due]
@@ -194,5 +242,5 @@ def _due(lake: Lake) -> Iterator[Finding]:
 
 
 def _short(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = next(iter(str(error).splitlines()), type(error).__name__)  # a trace of the library may follow
     return text if len(text) <= 300 else f"{text[:299]}…"

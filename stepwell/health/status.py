@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from schemas.tables import TABLES
 from stepwell.fold import FOLDS, seen
 from stepwell.lake import Lake
-from stepwell.redaction.run import unfinished
+from stepwell.redaction.report import unfinished
 
 
 def tables(lake: Lake) -> list[dict[str, Any]]:
@@ -66,8 +66,7 @@ def status(lake: Lake) -> dict[str, Any]:
 
 def history(lake: Lake, name: str) -> list[dict[str, Any]]:
     """One entry a version of a table, the newest first: version, when, the operation, and what else its commit says."""
-    handle = lake.table(name)
-    return [] if handle is None else [_commit(entry) for entry in handle.history()]
+    return [_commit(entry) for entry in lake.commits(name)]
 
 
 def _commit(entry: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Which files an import looks at, and their bytes: small files at once, large ones as a stream.
 
-Hidden folders, Delta tables and links that lead out of the folder given are not entered; nothing else is skipped.
+Hidden folders, lakes, Delta tables and links that lead out of the folder given are not entered; nothing else is skipped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -27,9 +27,6 @@ LONGEST_LINE = 128 << 20
 HEAD = 1 << 20
 _SMALL = 64 << 20
 _CHUNK = 1 << 20
-_EVENT = re.compile(r"event-[0-9]{1,18}-.+\.json")
-_BREAKS = bytes.maketrans(b"\r\n", b"  ")
-"""Line breaks as blanks: between the values of JSON both say nothing, and within them neither can stand as it is."""
 
 
 class Blob(Protocol):
@@ -95,35 +92,6 @@ class File:
         now = _stat(self.path) if self.size > _SMALL else self._about
         if (now.st_size, now.st_mtime_ns) != self.state:
             raise BadInput("unreadable", "it changed while it was read; import it again.")
-
-
-class Joined(File):
-    """JSON documents of a file each as JSON lines, a line each, all in memory. Raises BadInput when they are too large."""
-
-    def __init__(self, files: Sequence[File]) -> None:
-        super().__init__(files[0].path)
-        self.size, changed = sum(f.size + 1 for f in files), max(f.state[1] for f in files)
-        self.state = (self.size, changed)
-        if self.size > LARGEST:
-            raise BadInput("too_large", f"{len(files)} files of one conversation, {self.size} bytes; split them.")
-        self._joined = b"".join(f.open().read().translate(_BREAKS) + b"\n" for f in files)
-
-    def open(self) -> IO[bytes]:
-        """A stream at the first byte."""
-        return io.BytesIO(self._joined)
-
-    def unchanged(self) -> None:
-        """Nothing to raise: every file was read in one piece."""
-
-
-def is_event(path: Path) -> bool:
-    """Whether a file is named as an event of a conversation that is kept as one file an event (OpenHands SDK)."""
-    return _EVENT.fullmatch(path.name) is not None
-
-
-def events_of(folder: Path) -> list[Path]:
-    """The files of a folder that are named as events, in the order of their numbers."""
-    return sorted(filter(is_event, _entries(folder)), key=lambda p: (int(p.name.split("-")[1]), p.name))
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -234,7 +202,7 @@ def read_head(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class Root:
-    """One path given to an import: the folder, its files in order, and whether it was given as a file."""
+    """What was given to an import: a folder and its files in order, or files of one folder that were given by name."""
 
     path: Path
     files: list[Path]
@@ -256,24 +224,38 @@ def corpus_of(root: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", root.resolve().name).strip("-") or "imported"
 
 
-def root_of(path: Path) -> Root:
-    """A path given to an import -> its files. Raises UsageError when there is nothing at it."""
-    if path.is_dir():
-        root = Root(path, sorted(walk(path)), [], explicit=False)
-        return replace(root, beside=[p for p in root.files if root.inside(p)])
-    if not path.exists():
-        raise UsageError(f"no file or folder {str(path)!r}; give paths that exist.")
-    near = [p for folder in (path.parent, *_folders(path.parent)) for p in _entries(folder)]
-    return Root(path.parent, [path], sorted(near), explicit=True)
+def roots_of(paths: Iterable[Path]) -> list[Root]:
+    """Paths given to an import -> a root for each folder, and one for the files given by name in a folder, as they come.
+
+    Raises UsageError when there is nothing at a path.
+    """
+    roots: list[Root] = []
+    named: dict[Path, Root] = {}
+    for path in paths:
+        if path.is_dir():
+            root = Root(path, sorted(walk(path)), [], explicit=False)
+            roots.append(replace(root, beside=[p for p in root.files if root.inside(p)]))
+        elif not path.exists():
+            raise UsageError(f"no file or folder {str(path)!r}; give paths that exist.")
+        elif path.parent in named:
+            named[path.parent].files.append(path)
+        else:
+            near = [p for folder in (path.parent, *_folders(path.parent)) for p in entries(folder)]
+            named[path.parent] = Root(path.parent, [path], sorted(near), explicit=True)
+            roots.append(named[path.parent])
+    return roots
 
 
 def walk(root: Path) -> Iterator[Path]:
     """Every file below a folder that an import looks at."""
     for folder, folders, names in os.walk(root):
-        folders[:] = sorted(
-            f for f in folders if not f.startswith(".") and not (Path(folder) / f / "_delta_log").is_dir()
-        )
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and not _of_lake(Path(folder) / f))
         yield from (Path(folder) / name for name in names)
+
+
+def _of_lake(folder: Path) -> bool:
+    """Whether a folder is a Delta table, or a whole lake, which has more than tables in it."""
+    return any((table / "_delta_log").is_dir() for table in (folder, folder / "events"))
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -283,7 +265,8 @@ def _folders(folder: Path) -> list[Path]:
         return []
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """The files of a folder; none of one that cannot be read."""
     try:
         return [p for p in folder.iterdir() if p.is_file()]
     except OSError:

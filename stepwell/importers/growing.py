@@ -21,7 +21,7 @@ import orjson
 from stepwell.event import Event
 from stepwell.ids import canonical
 from stepwell.importers.base import N_RECORDS, Imported
-from stepwell.secrets.redact import secret_id
+from stepwell.secrets.redact import redactions, secret_id
 
 Row = dict[str, Any]
 COLUMNS = (
@@ -31,12 +31,6 @@ COLUMNS = (
 _OF_FILES = ("task", "start", "instruction", "action", "observation", "end")
 _SAID = ("instruction", "action", "observation")
 _REASON = "the session went on"
-
-
-def redactions(stored: list[Row]) -> dict[str, str]:
-    """What stands for the id of every event of a trajectory that was redacted, and the id of what is left of it."""
-    told = (r["retraction"] for r in stored if r["retraction"])
-    return {t["target_event"]: t["replacement"] for t in told if t["action"] == "redact"}
 
 
 def additions(stored: list[Row], one: Imported, salt: bytes) -> list[Event] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +19,10 @@ from stepwell.ids import sha256, storable
 from stepwell.importers.base import Imported, Rejected
 from stepwell.importers.fidelity import Fidelity
 from stepwell.importers.files import read_head
-from stepwell.importers.growing import COLUMNS, additions, redactions
+from stepwell.importers.growing import COLUMNS, additions
 from stepwell.lake import Lake
 from stepwell.log import EventLog
-from stepwell.secrets.redact import Redactor, salt_of
+from stepwell.secrets.redact import Redactor, redactions, salt_of, secret_id
 
 _MOST_BYTES = 48 << 20
 _DOWN = "\0taken down"
@@ -159,12 +158,12 @@ class Ledger:
             self._append([h for h in held if self._fits(h)])
 
     def _append(self, held: list[Held]) -> None:
-        grows = any(one.trajectory.n_records is not None for one in held)
-        with self.lake.lock("growing") if grows else nullcontext():
+        with self.lake.lock("growing"):  # no redaction or other state of a session between the look and the append
             self._append_new(held)
 
     def _append_new(self, held: list[Held]) -> None:
-        corpora = self._corpora({h.trajectory.trajectory_id for h in held})
+        corpora, redacted = self._stored({h.trajectory.trajectory_id for h in held})
+        salt = salt_of(self.lake) if redacted else b""
         events: list[Event] = []
         for one in held:
             stored = corpora.get(one.trajectory.trajectory_id)
@@ -174,7 +173,8 @@ class Ledger:
                 corpora[one.trajectory.trajectory_id] = one.trajectory.corpus
                 events += one.events
             else:
-                events += [replace(e, corpus=stored, caused_by=None) for e in one.outcomes]
+                told = [replace(e, corpus=stored, caused_by=None) for e in one.outcomes]
+                events += [e for e in told if not redacted or secret_id(e.event_id, salt) not in redacted]
                 events += self._grown(one)
             one.file.corpus = one.file.corpus or stored or one.trajectory.corpus
         if events:
@@ -211,16 +211,17 @@ class Ledger:
             self._refuse(without, Rejected("diverged", detail, held.offset))
         return events or []
 
-    def _corpora(self, trajectory_ids: set[str]) -> dict[str, str]:
-        """Corpus of each of these trajectories that is in the log already, _DOWN of those that were taken down."""
+    def _stored(self, trajectory_ids: set[str]) -> tuple[dict[str, str], set[str]]:
+        """Corpora of these trajectories in the log, _DOWN of those taken down; what stands for the ids of redacted events."""
         found: dict[str, str] = {}
         columns, kinds = ["trajectory_id", "corpus", "kind", "retraction"], ["start", "retraction"]
-        for row in self.log.read(trajectory_ids=sorted(trajectory_ids), kinds=kinds, columns=columns).to_pylist():
+        rows = self.log.read(trajectory_ids=sorted(trajectory_ids), kinds=kinds, columns=columns).to_pylist()
+        for row in rows:
             if row["kind"] == "start":
                 found.setdefault(row["trajectory_id"], row["corpus"])
             elif row["retraction"]["action"] == "takedown":
                 found[row["trajectory_id"]] = _DOWN
-        return found
+        return found, set(redactions(rows))
 
     def _elsewhere(self) -> list[dict[str, Any]]:
         """Rows for content that was met again under another path, copied from its first."""

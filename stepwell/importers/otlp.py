@@ -50,13 +50,8 @@ class Otlp:
         """All batches of a file -> a trajectory a conversation; a trace without a span about models is rejected."""
         groups: dict[str, list[tuple[Span, Obj]]] = {}
         odd: list[Any] = []
-        spans = [s for batch in (data if isinstance(data, list) else [data]) for s in _spans(batch, odd)]
-        named = _conversations(spans)
-        for span, place in spans:
-            own = _conversation(span)
-            trace = str(span.rest.get("traceId"))
-            told = named.get(trace, set())
-            groups.setdefault(own or (next(iter(told)) if len(told) == 1 else trace), []).append((span, place))
+        for conversation, span, place in _placed(data if isinstance(data, list) else [data], odd):
+            groups.setdefault(conversation, []).append((span, place))
         if odd or not groups:
             detail = f"{len(odd)} items are not as OTLP writes them, first {orjson.dumps(odd[:1]).decode()[:80]}"
             yield Rejected("malformed", detail if odd else "no span in `resourceSpans`.", raw=orjson.dumps(odd))
@@ -66,6 +61,30 @@ class Otlp:
             else:
                 detail = f"trace {conversation[:40]!r} has no span about models; it has {len(held)} others."
                 yield Rejected("malformed", detail)
+
+
+def trajectories_of(batches: list[Any]) -> list[str]:
+    """The trajectory of every span of received batches, which are read together, in the order in which they stand there."""
+    source = SourceFile("", "", "", "", "", "")
+    names = [conversation for conversation, _, _ in _placed(batches, [])]
+    ids = {name: _growing(source, name, 0, "").trajectory_id for name in set(names)}
+    return [ids[name] for name in names]
+
+
+def _placed(batches: list[Any], odd: list[Any]) -> Iterator[tuple[str, Span, Obj]]:
+    """Every span with its conversation, else its trace, and what stands around it."""
+    spans = [s for batch in batches for s in _spans(batch, odd)]
+    named = _conversations(spans)
+    for span, place in spans:
+        own = _conversation(span)
+        trace = str(span.rest.get("traceId"))
+        told = named.get(trace, set())
+        yield own or (next(iter(told)) if len(told) == 1 else trace), span, place
+
+
+def _growing(source: SourceFile, conversation: str, n_records: int, agent: str) -> Builder:
+    """Of spans that are received, not read from a file: the conversation grows, also by one that is sent again."""
+    return Builder.of_session(source, Otlp.name, conversation, "", n_records, agent)
 
 
 def _spans(batch: Any, odd: list[Any]) -> Iterator[tuple[Span, Obj]]:
@@ -173,8 +192,8 @@ def _read(conversation: str, received: list[tuple[Span, Obj]], source: SourceFil
     attributes = [s.attributes for s in sorted(spans, key=lambda s: s.start)]
     if source.identity:
         builder = Builder.of(source, Otlp.name, conversation, agent)
-    else:  # spans that are received, not read from a file: the conversation grows, also by one that is sent again
-        builder = Builder.of_session(source, Otlp.name, conversation, "", len(received), agent)
+    else:
+        builder = _growing(source, conversation, len(received), agent)
     builder.start(
         {
             "model": _first(attributes, "gen_ai.request.model", "gen_ai.response.model", "llm.model_name"),

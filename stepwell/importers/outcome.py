@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -32,10 +32,9 @@ from stepwell.errors import BadInput
 from stepwell.event import Event
 from stepwell.ids import storable
 from stepwell.importers.companions import AGGREGATE, INSTANCE, TRIAL, Digests, ids_in, is_ids, read_companion
+from stepwell.importers.containers import Opened, open_blob
 from stepwell.importers.files import Blob, Bytes, File, Gzip, Line, first_line, read_lines
-
-if TYPE_CHECKING:
-    from stepwell.importers.containers import Opened
+from stepwell.importers.registry import IMPORTERS
 
 Obj = dict[str, Any]
 _UP, _DOWN = 3, 6
@@ -202,9 +201,6 @@ def _claims_of(path: Path, named: set[str]) -> list[str]:
 
 def _opened(file: File) -> tuple[Opened, str]:
     """A file opened, and what its importer reads; nothing when it has none. Raises BadInput."""
-    from stepwell.importers.containers import open_blob  # both need the registry, and that loads this module
-    from stepwell.importers.registry import IMPORTERS
-
     opened = open_blob(file)
     importer = IMPORTERS.get(opened.told.format)
     return opened, importer.unit if importer else ""

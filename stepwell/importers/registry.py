@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import stepwell.importers
 from stepwell.importers.base import CAPABILITIES, Importer
 
-_USERS = ("registry", "sniff", "containers", "units", "run", "formats_page")
+_USERS = ("registry", "sniff", "containers", "units", "outcome", "identity", "parted", "run", "formats_page")
 """Modules that use the registry, and so cannot be looked into while it is made."""
 
 

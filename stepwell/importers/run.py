@@ -12,30 +12,29 @@ from __future__ import annotations
 import gc
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from stepwell.errors import BadInput, UnknownName
-from stepwell.ids import storable
+from stepwell.errors import BadInput, UnknownName, UsageError
+from stepwell.ids import storable, unfit_corpus
 from stepwell.importers.base import Imported, Rejected, SourceFile
 from stepwell.importers.containers import Opened, Piece, open_blob
 from stepwell.importers.fidelity import Fidelity
-from stepwell.importers.files import File, Joined, Root, corpus_of, events_of, is_event, read_head, root_of
+from stepwell.importers.files import File, Root, corpus_of, read_head, roots_of
 from stepwell.importers.identity import findings_before, joined
 from stepwell.importers.ledger import Held, Ledger, Taken
 from stepwell.importers.outcome import Finding, OutcomeIndex, outcome_events, stem
+from stepwell.importers.parted import PARTED, Joined, conversation
 from stepwell.importers.registry import IMPORTERS
 from stepwell.importers.sniff import UNREAD, Sniffed
 from stepwell.importers.units import units
 from stepwell.lake import Lake
 from stepwell.secrets.redact import Redactor, redactor_of
 
-_PARTED = "openhands-sdk-events"
-"""The format that is kept as one file an event."""
 DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".traj", ".gz", ".parquet", ".eval")
 
 
@@ -101,7 +100,7 @@ def import_paths(
     """
     if format is not None and format not in IMPORTERS:
         raise UnknownName("format", format, IMPORTERS, "Leave it out to have the format told from the content.")
-    roots = [root_of(Path(p)) for p in paths]
+    roots = roots_of(Path(p).absolute() for p in paths)  # what `sources` says holds wherever it is read
     redactor = None if keep_secrets else redactor_of(lake, secret_values)
     return import_roots(lake, roots, corpus, format, progress, batch_events, redactor)
 
@@ -130,8 +129,11 @@ def import_roots(
 ) -> ImportReport:
     """Import the files of these roots; of one that is still written to nothing is rejected, and nothing claimed.
 
-    The redactor's counts are the report's. Raises what the lake raises.
+    The redactor's counts are the report's. Raises UsageError for a corpus name that is too long, and what the lake raises.
     """
+    for root in roots:
+        if why := unfit_corpus(corpus or corpus_of(root.path)):
+            raise UsageError(why)
     report = ImportReport(batch_id=f"import-{uuid.uuid4().hex[:16]}")
     ledger = Ledger(lake, report.batch_id, batch_events, redactor)
     total = sum(len(r.files) for r in roots)
@@ -161,27 +163,6 @@ def _take_back(report: ImportReport, refused: Sequence[tuple[Held, str]]) -> Non
     files = {id(held.file): held.file for held, _ in refused}
     empty = sum(file.imported and not file.trajectory_ids for file in files.values())
     report.imported, report.rejected = report.imported - empty, report.rejected + empty
-
-
-def _is_part(file: File) -> bool:
-    """Whether a file holds one event of a conversation, and nothing else."""
-    try:
-        opened = open_blob(file)
-    except BadInput:
-        return False
-    return opened.told.format == _PARTED and opened.shape == "document"
-
-
-def conversation(path: Path, inside: Callable[[Path], bool]) -> list[File]:
-    """The files that are read as one with a file, in order: itself, or every event of the conversation it is one of.
-
-    Of the other files those that are `inside`. Raises BadInput for a file that cannot be read.
-    """
-    file = File(path)
-    if not is_event(path) or not _is_part(file):
-        return [file]
-    files = [f for p in events_of(path.parent) if inside(p) and _is_part(f := File(p))]
-    return files if len(files) > 1 else [file]
 
 
 @dataclass
@@ -227,7 +208,7 @@ class _Run:
 
     def _whole(self, path: Path) -> File:
         """The file at a path; of a conversation kept as one file an event, all its events. Raises BadInput."""
-        files = conversation(path, self.root.inside) if self.format in (None, _PARTED) else [File(path)]
+        files = conversation(path, self.root.inside) if self.format in (None, PARTED) else [File(path)]
         if len(files) == 1:
             return files[0]
         paths = {path, *(f.path for f in files)}

@@ -99,8 +99,7 @@ def _trained(lake: Lake, m: Row, models: Sequence[Row]) -> Facets:
 
 
 def _built(lake: Lake, name: str, version: int | None) -> Iterator[Facets]:
-    handle = lake.table(name)
-    commit = next((c for c in handle.history() if c["version"] == version), None) if handle else None
+    commit = next((c for c in lake.commits(name) if c["version"] == version), None)
     if commit is None or "timestamp" not in commit:
         return
     when = datetime.fromtimestamp(commit["timestamp"] / 1000).astimezone()

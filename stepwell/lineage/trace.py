@@ -75,11 +75,11 @@ def _unknown(lake: Lake, name: str, models: Sequence[Row]) -> Tree:
 
 
 def _sealed(lake: Lake, table: str, version: str) -> Row:
-    handle, last = lake.table(table), lake.version(table)
+    last = lake.version(table)
     if version and not (version.isdigit() and last is not None and int(version) <= last):
         raise UsageError(f"{table!r} has no version {version!r}; it has 0 to {last}. Name one of these.")
     wanted = int(version) if version else last
-    said: Row = next((c for c in handle.history() if c["version"] == wanted), {}) if handle else {}
+    _, said = seal_of(lake, table, wanted) or (wanted, {})
     events = said.get("events_version")
     return {
         "dataset_version": wanted,

@@ -10,8 +10,8 @@ from rich.tree import Tree as RichTree
 
 from stepwell.display import terminal
 
-_MOST = 20
-"""Children of one node that are shown to people; `as_dict` has all."""
+_MOST, _LISTED = 20, 5
+"""Children of one node, and values of one fact, that are shown to people; `as_dict` has all."""
 
 
 @dataclass(frozen=True)
@@ -66,5 +66,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k}: {v}" for k, v in value.items())
     if isinstance(value, list):
-        return ", ".join(str(v) for v in value)
+        shown, more = ", ".join(str(v) for v in value[:_LISTED]), len(value) - _LISTED
+        return f"{shown} and {more} more" if more > 0 else shown
     return str(value)

@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 
 from schemas.rejects import REJECTS
-from stepwell.appending import append_fitting, reject_row
+from stepwell.appending import append_fitting, reject_row, without_taken_out
 from stepwell.event import Event
 from stepwell.journal import Journal
 from stepwell.lake import Lake
@@ -34,11 +34,15 @@ FORMAT = "stepwell-events"
 
 @dataclass
 class Counts:
-    """What happened since the start: acknowledged requests and events, events that were new, rejected, closed for silence."""
+    """What happened since the start: acknowledged requests and events, events that were new, rejected, closed for silence.
+
+    `known` are events that were sent and not written, as the lake has them or a redaction or takedown took them out of it.
+    """
 
     requests: int = 0
     received: int = 0
     events: int = 0
+    known: int = 0
     rejected: int = 0
     spans: int = 0
     closed: int = 0
@@ -171,9 +175,8 @@ class Keeper:
     def _write(self, batch: _Batch) -> None:
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
         if batch.events:
-            batch.events += self.lifecycle.received(batch.events)  # a batch that is tried again still has them
-            self.counts.events += append_fitting(self.log, batch.events, f"{BATCH}{name}", self._unfit(batch))
-            self.counts.commits += 1
+            with self.lake.lock("growing"):  # no redaction may come between the look and the append
+                self._append(batch, f"{BATCH}{name}")
         if batch.bad:
             rows = [reject_row(EVENTS, b.index, b.reason, b.detail, b.raw, FORMAT, f"{BATCH}{name}") for b in batch.bad]
             unique = {r["reject_id"]: r for r in rows}
@@ -181,6 +184,18 @@ class Keeper:
                 "rejects", pa.Table.from_pylist(list(unique.values()), REJECTS.schema)
             )
         self.counts.events += self.traces.write(f"serve-traces:{name}")
+
+    def _append(self, batch: _Batch, name: str) -> None:
+        kept = without_taken_out(self.log, batch.events)
+        self.counts.known += len(batch.events) - len(kept)
+        batch.events = kept + self.lifecycle.received(kept)  # a batch that is tried again still has them
+        if not batch.events:
+            return
+        n_bad = len(batch.bad)
+        new = append_fitting(self.log, batch.events, name, self._unfit(batch))
+        self.counts.known += len(batch.events) - new - (len(batch.bad) - n_bad)
+        self.counts.events += new
+        self.counts.commits += 1
 
     def _unfit(self, batch: _Batch) -> Callable[[Event, str], None]:
         def refuse(event: Event, why: str) -> None:
@@ -194,9 +209,11 @@ class Keeper:
         ends = self.lifecycle.silent(self.idle)
         if ends:
             name = f"{BATCH}{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
-            self.log.append(ends, name)
+            kept = without_taken_out(self.log, ends)  # what was taken down gets no end, and is open no more
+            if kept:
+                self.log.append(kept, name)
             self.lifecycle.close(ends)
-            self.counts.closed += len(ends)
+            self.counts.closed += len(kept)
         self.journal.forget(self.traces.silent(self.idle, "serve-traces:silent"))
 
     async def stop(self) -> None:

@@ -9,8 +9,9 @@ import asyncio
 import hmac
 import math
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -28,6 +29,7 @@ NDJSON = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines"
 PROTOBUF = "application/x-protobuf"
 _OPEN = ("/healthz", "/openapi.json")
 _AT_ONCE = 32
+"""Bodies of the largest size that may be in memory at once."""
 _BODY_S = 60.0
 
 
@@ -57,13 +59,13 @@ class Server:
         self.keeper, self.token, self.most, self.fatal = keeper, token, most, fatal
         self.broken: str | None = None
         self._description = orjson.dumps(openapi(bool(token)))
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._held = 0
         self._checking = ThreadPoolExecutor(1)
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port. Raises OSError when the address is taken."""
-        app = web.Application(client_max_size=self.most, middlewares=[self._guard])
+        app = web.Application(middlewares=[self._guard])
         app.router.add_post("/v1/events", self._events)
         app.router.add_post("/v1/traces", self._traces)
         app.router.add_get("/v1/status", self._status, allow_head=False)
@@ -98,20 +100,37 @@ class Server:
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
             return Refused(error.status, error.reason, **allow).response()
 
-    async def _body(self, request: web.Request) -> bytes:
-        """The body as it came. Raises Refused for one that is too large or too slow, and while the queue is full."""
-        keeper = self.keeper
-        if keeper.full:
-            wait = str(math.ceil(keeper.every))
-            detail = f"{keeper.n_waiting} events wait for the lake; send it again in {wait} s."
-            raise Refused(429, detail, **{"Retry-After": wait})
+    @asynccontextmanager
+    async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
+        """The body as it came; what has come of it counts as held while this lasts, so that slow clients hold up nobody.
+
+        Raises Refused for one that is too large or too slow, and while as much waits or is held as may.
+        """
+        if self.keeper.full:
+            raise self._later(f"{self.keeper.n_waiting} events wait for the lake")
+        parts: list[bytes] = []
+        size = 0
         try:
-            async with asyncio.timeout(_BODY_S):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise Refused(413, f"more than {self.most} bytes; send it in parts.") from error
-        except TimeoutError as error:
-            raise Refused(408, f"the body did not come within {_BODY_S:.0f} s.") from error
+            try:
+                async with asyncio.timeout(_BODY_S):
+                    async for part in request.content.iter_any():
+                        size, self._held = size + len(part), self._held + len(part)
+                        if size > self.most:
+                            raise Refused(413, f"more than {self.most} bytes; send it in parts.")
+                        if self._held > _AT_ONCE * self.most:
+                            raise self._later("other requests fill the memory")
+                        parts.append(part)
+            except TimeoutError as error:
+                raise Refused(408, f"the body did not come within {_BODY_S:.0f} s.") from error
+            body = b"".join(parts)
+            parts.clear()
+            yield body
+        finally:
+            self._held -= size
+
+    def _later(self, why: str) -> Refused:
+        wait = str(math.ceil(self.keeper.every))
+        return Refused(429, f"{why}; send it again in {wait} s.", **{"Retry-After": wait})
 
     def _unpacked(self, request: web.Request, body: bytes) -> bytes:
         """The body without its Content-Encoding, at most `most` bytes of it in memory. Raises Refused."""
@@ -144,8 +163,7 @@ class Server:
             raise Refused(500, f"it cannot be kept: {error}") from error
 
     async def _events(self, request: web.Request) -> web.Response:
-        async with self._slots:
-            body = await self._body(request)
+        async with self._body(request) as body:
             n, events, ids, bad = await self._in_thread(self._checked, request, body)
         if n:
             await self._kept(self.keeper.take(events, bad))
@@ -174,8 +192,7 @@ class Server:
         return n, events, ids, bad
 
     async def _traces(self, request: web.Request) -> web.Response:
-        async with self._slots:
-            body = await self._body(request)
+        async with self._body(request) as body:
             batch, n_spans = await self._in_thread(self._checked_traces, request, body)
         if n_spans:
             await self._kept(self.keeper.take_traces(batch, n_spans))

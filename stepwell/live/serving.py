@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepwell.errors import UsageError
+from stepwell.ids import unfit_corpus
 from stepwell.journal import Journal
 from stepwell.lake import Lake
 from stepwell.listening import journal_folder, loopback, until_stopped
@@ -40,6 +41,8 @@ class Settings:
             raise UsageError(f"no token in ${self.token_env}; set it, or leave --token-env out.")
         if not self.token and not loopback(self.host):
             raise UsageError(f"{self.host!r} can be reached from elsewhere; give --token-env, or listen on 127.0.0.1.")
+        if why := unfit_corpus(self.corpus):
+            raise UsageError(why)
 
     @property
     def token(self) -> str | None:

@@ -56,6 +56,7 @@ class Watch:
             )
         if format is not None and format not in IMPORTERS:
             raise UnknownName("format", format, IMPORTERS, "Leave it out to have the format told from the content.")
+        path = path.absolute()
         self.lake, self.path, self.format, self.every = lake, path, format, every
         self.corpus, self.notified, self.tell = corpus or corpus_of(path), notified, tell
         self.redactor = None if keep_secrets else redactor_of(lake)

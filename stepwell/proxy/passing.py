@@ -56,7 +56,7 @@ class Passing:
         self.proxy, self.request, self.rest, self.body = proxy, request, rest, body
         self.parsed: Any = parse(body) if request.method == "POST" else None
         self.messages = messages_of(rest, self.parsed)
-        self.sent = time.time()
+        self.sent, self.clock = time.time(), time.monotonic()
         self.first: float | None = None
         self.assembly = Assembly()
         self.told = False
@@ -64,18 +64,17 @@ class Passing:
 
     async def run(self, address: Address) -> web.StreamResponse:
         """Pass it on, and keep what comes of it. Raises Refused for an upstream that does not answer."""
-        self.about = address.opened(self.parsed, self.request.headers, self.proxy.upstream)
-        self.address = address.told_apart(self.messages)
         if self.request.method != "POST":
             return await self._asked()  # lists of models and the like: nothing that was said
-        trajectory = self.proxy.recorder.trajectory(self.address, self.about)
-        self.trajectory_id = trajectory.trajectory_id
-        trajectory.active += 1
+        recorder = self.proxy.recorder
+        about = address.opened(self.parsed, self.request.headers, self.proxy.upstream)
+        self.trajectory = recorder.trajectory(address.told_apart(self.messages), about)
+        self.known = self.trajectory.n
         self.proxy.held += len(self.body)
         try:
-            return await self._asked()
+            with recorder.under_way(self.trajectory):
+                return await self._asked()
         finally:
-            trajectory.active -= 1
             self.proxy.held -= len(self.body)
 
     async def _asked(self) -> web.StreamResponse:
@@ -142,7 +141,7 @@ class Passing:
     ) -> web.StreamResponse:
         headers = passed_back(answer.headers)
         if self.request.method == "POST":
-            headers["X-Stepwell-Trajectory"] = self.trajectory_id
+            headers["X-Stepwell-Trajectory"] = self.trajectory.trajectory_id
         if self.messages is not None and answer.status < 400 and answer.content_type == "text/event-stream":
             return await self._stream(answer, headers, added)
         body = await self._read(answer) if body is None else body
@@ -185,7 +184,7 @@ class Passing:
     def _heard(self, data: bytes) -> bool:
         """Take in the data of an event; True when it carries nothing but usage."""
         if data and self.first is None:
-            self.first = time.time()
+            self.first = time.monotonic()
         return self.assembly.add(parse(data))
 
     async def _write(self, data: bytes) -> None:
@@ -200,11 +199,11 @@ class Passing:
         if self.told or self.request.method != "POST":
             return
         self.told = True
-        at = time.time()
-        record |= {"api": self.rest, "sent": self.sent, "at": at, "latency_s": round(at - self.sent, 6)}
+        latency = round(time.monotonic() - self.clock, 6)
+        record |= {"api": self.rest, "known": self.known, "sent": self.sent, "at": time.time(), "latency_s": latency}
         if record["kind"] != "call":
             record["request"] = None if self.messages is not None else _readable(self.body)
-        await self.proxy.kept(self.proxy.recorder.record(self.address, self.about, record))
+        await self.proxy.kept(self.proxy.recorder.record(self.trajectory, record))
 
     def _asked_for(self) -> dict[str, Any]:
         model = self.parsed.get("model")
@@ -214,7 +213,7 @@ class Passing:
         record: Record = {"kind": "call", "messages": self.messages, "reply": completion, **self._asked_for()}
         record |= {"tools": self.parsed.get("tools"), "aborted": aborted or None}
         record["sampling"] = {k: v for k, v in self.parsed.items() if k not in _NOT_SAMPLING}
-        record["first_token_s"] = None if self.first is None else round(self.first - self.sent, 6)
+        record["first_token_s"] = None if self.first is None else round(self.first - self.clock, 6)
         await self._keep(record)
 
     async def _keep_failed(self, status: int | None, error: str) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,10 +18,10 @@ import orjson
 import pyarrow as pa
 
 from schemas.rejects import REJECTS
-from stepwell.appending import append_fitting, reject_row
+from stepwell.appending import append_fitting, reject_row, without_taken_out
 from stepwell.chat import prompt_hash
 from stepwell.event import Event
-from stepwell.ids import digest
+from stepwell.ids import digest, unfit_corpus
 from stepwell.journal import Journal
 from stepwell.lake import Lake
 from stepwell.log import EventLog
@@ -76,11 +76,17 @@ class Recorder:
             await asyncio.to_thread(self.redactor.redact, "warm")  # loading the rules takes seconds the first time
         n, damaged, cut, orphans, closed = 0, False, None, [], set[str]()
         by_id: dict[str, tuple[Address, Trajectory]] = {}
+        unfit: dict[str, str] = {}
         for path, offset, line, record in self.journal.replay():
             damaged = damaged or cut == path  # a process that is killed leaves at most its last line cut off
             if record is None:
                 cut = path
                 self._reject(str(path), offset, line, "the line is cut off or damaged")
+                continue
+            if record["n"] == 0 and (why := unfit_corpus(record["opened"]["corpus"])):
+                unfit[record["t"]] = why
+            if record["t"] in unfit:
+                self._reject(str(path), offset, line, unfit[record["t"]])
                 continue
             if record["n"] == 0:
                 address = Address(*record["opened"]["address"])
@@ -92,7 +98,8 @@ class Recorder:
             address, trajectory = by_id[record["t"]]
             self.journal.live[path].add(record["t"])
             self._take(trajectory.absorb(record), len(line))
-            if record["kind"] == "end" and record["exit_status"] != STOPPED:
+            last = record.get("over", record)
+            if last["kind"] == "end" and last["exit_status"] != STOPPED:
                 closed.add(record["t"])
             if len(self._pending) >= self.batch:
                 await self._commit()
@@ -113,7 +120,7 @@ class Recorder:
         return n
 
     def trajectory(self, address: Address, about: dict[str, Any]) -> Trajectory:
-        """The open trajectory at an address; a new one when there is none. Hold it with `active` while a call runs."""
+        """The open trajectory at an address; a new one when there is none."""
         found = self.open.get(address)
         if found is None:
             where = [address.corpus, address.name, address.attempt]
@@ -124,15 +131,32 @@ class Recorder:
             self.counts.trajectories += 1
         return found
 
-    async def record(self, address: Address, about: dict[str, Any], record: Record) -> Trajectory:
-        """Keep one finished call; returns when it is on disk. A chat call gives its `messages`, which are placed here."""
-        trajectory = self.trajectory(address, about)
+    @contextmanager
+    def under_way(self, trajectory: Trajectory) -> Iterator[None]:
+        """While this lasts silence does not end the trajectory, and the journal has it even if it was ended."""
+        trajectory.active += 1
+        try:
+            yield
+        finally:
+            trajectory.active -= 1
+            if trajectory.over is not None and not trajectory.active:
+                self._closed.add(trajectory.trajectory_id)
+
+    async def record(self, trajectory: Trajectory, record: Record) -> None:
+        """Keep one finished call; returns when it is on disk. A chat call gives its `messages`, which are placed here.
+
+        `known` says how many records the trajectory had when the call was sent. If it has been ended meanwhile, its end is
+        told again after the call.
+        """
         record, said = self._clean(record), record.get("messages")
         messages = record.pop("messages", None)
         if messages is not None:
             record["prompt_hash"] = record["prompt_hash"] if messages == said else prompt_hash(messages)
-            record["place"] = trajectory.place(messages, record["sent"])
-        await self._keep(trajectory, record)
+            record["place"] = trajectory.place(messages, record["known"])
+        if trajectory.over is not None:
+            record["over"] = trajectory.over
+        with self.under_way(trajectory):
+            await self._keep(trajectory, record)
         counts = self.counts
         counts.calls += record["kind"] == "call"
         counts.failed += record["kind"] == "failed"
@@ -140,7 +164,6 @@ class Recorder:
             usage = usage_of(record["reply"])
             counts.tokens_in += usage["tokens_in"] or 0
             counts.tokens_out += usage["tokens_out"] or 0
-        return trajectory
 
     def _clean(self, told: dict[str, Any]) -> dict[str, Any]:
         """Without secrets, each text alone: a message is the same in every prompt, whatever stands around it."""
@@ -169,9 +192,10 @@ class Recorder:
 
     async def _end(self, address: Address, trajectory: Trajectory, told: Record) -> None:
         del self.open[address]
-        if trajectory.n:
-            await self._keep(trajectory, {"kind": "end", "at": time.time(), **told})
-        self._closed.add(trajectory.trajectory_id)
+        trajectory.over = {"kind": "end", "at": time.time(), **told}
+        with self.under_way(trajectory):
+            if trajectory.n:
+                await self._keep(trajectory, dict(trajectory.over))
         self.counts.ended += 1
 
     async def _run(self) -> None:
@@ -211,7 +235,9 @@ class Recorder:
 
     def _append(self, events: list[Event]) -> None:
         batch_id = f"proxy:{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
-        self.counts.events += append_fitting(self.log, events, batch_id, self._unfit)
+        with self.lake.lock("growing"):  # no redaction may come between the look and the append
+            kept = without_taken_out(self.log, events)
+            self.counts.events += append_fitting(self.log, kept, batch_id, self._unfit) if kept else 0
 
     def _unfit(self, event: Event, why: str) -> None:
         row = {"kind": event.kind, "step": event.step, "payload": event.payload, "extra": event.extra}

@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from stepwell.errors import UsageError
+from stepwell.ids import unfit_corpus
 from stepwell.proxy.address import Address, tokens
 from stepwell.proxy.messages import parse
 from stepwell.proxy.passing import Passing, Refused
@@ -80,6 +81,8 @@ class Proxy:
             if self.token and not any(hmac.compare_digest(self.token.encode(), t) for t in tokens(request)):
                 raise Refused(401, "the token is missing or wrong; give it as API key, or in X-Stepwell-Token.")
             address, rest = Address.of(request.rel_url.raw_path)
+            if why := unfit_corpus(address.corpus):
+                raise Refused(400, why)
             if rest is None:
                 return await self._end(address, request)
             if self.recorder.full or self.held + (request.content_length or 0) > self.in_flight:
@@ -87,6 +90,8 @@ class Proxy:
             return await Passing(self, request, rest, await request.read()).run(address)
         except UsageError as error:
             return Refused(404, str(error)).response()
+        except web.HTTPRequestEntityTooLarge:
+            return Refused(413, f"the request has more than {self.most} bytes; --max-body allows more.").response()
         except Refused as refused:
             return refused.response()
 

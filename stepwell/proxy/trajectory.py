@@ -34,6 +34,8 @@ class _Step:
 
     number: int
     prompt: list[str]
+    n: int
+    """Number of its record; `at`: when that was made."""
     at: float
     keys: list[str]
     replies: list[str]
@@ -56,7 +58,9 @@ class Trajectory:
     n: int = 0
     n_actions: int = 0
     ended: str | None = None
-    """Event id of its end, when the proxy was stopped: it is retracted if the trajectory goes on."""
+    """Event id of its end: it is retracted if the trajectory goes on."""
+    over: Record | None = None
+    """The end it was given by the client or for silence: no call begins in it any more, some may still be under way."""
     last_at: float = 0.0
     active: int = 0
     _steps: dict[int, _Step] = field(default_factory=dict)
@@ -66,33 +70,32 @@ class Trajectory:
     _totals: dict[str, int] = field(default_factory=dict)
     _begun: bool = False
 
-    def place(self, messages: list[Message], sent: float) -> dict[str, Any]:
-        """Where a prompt sent at `sent` continues: the call it comes `after`, what was `seen` since, `then` if it is edited.
+    def place(self, messages: list[Message], known: int) -> dict[str, Any]:
+        """Where a prompt continues: the call it comes `after`, what was `seen` since, `then` if it is edited.
 
+        `known` is how many records there were when it was sent: not a time, because clocks are set back.
         `kept` is the number of the choice the harness kept of that call's reply, -1 when it dropped the reply, None when
         that cannot be told.
         """
         if not self._steps:
             return {"seen": messages}
         marks = [mark(m) for m in messages]
-        step, kept, start = self._continues(messages, marks, sent)
+        step, kept, start = self._continues(messages, marks, known)
         new = [] if start is None or step.observed else messages[start:]
         seen = [] if any(m.get("role") == "assistant" for m in new) else new
         if kept is not None and kept >= 0:
-            known = [*step.prompt, step.replies[kept], *(step.observed or map(mark, seen))]
+            base = [*step.prompt, step.replies[kept], *(step.observed or map(mark, seen))]
         else:
-            known = step.base([mark(m) for m in seen])
-        then = spans(known, marks, messages)
-        plain = then == [[0, len(known)]] and step.number == self.n_actions - 1 and bool(step.observed or seen)
+            base = step.base([mark(m) for m in seen])
+        then = spans(base, marks, messages)
+        plain = then == [[0, len(base)]] and step.number == self.n_actions - 1 and bool(step.observed or seen)
         return {"after": step.number, "kept": kept, "seen": seen, "then": None if plain else then}
 
-    def _continues(
-        self, messages: list[Message], marks: list[str], sent: float
-    ) -> tuple[_Step, int | None, int | None]:
+    def _continues(self, messages: list[Message], marks: list[str], known: int) -> tuple[_Step, int | None, int | None]:
         """The step a prompt continues, what became of its reply, and where what is new begins."""
         last = max((i for i, m in enumerate(messages) if m.get("role") == "assistant"), default=-1)
         key = echo_key(messages[last]) if last >= 0 else ""
-        recent = [s for s in reversed(self._steps.values()) if s.at <= sent]
+        recent = [s for s in reversed(self._steps.values()) if s.n < known]
         begun = [s for s in recent if s.prompt == marks[: len(s.prompt)]]
         at = max((len(s.prompt) for s in begun), default=0)
         longest = [s for s in begun if len(s.prompt) == at]
@@ -117,10 +120,13 @@ class Trajectory:
             events.append(self._event("retraction", "system", why))
             self.ended = None
         if record["kind"] == "call":
-            return events + self._call(record)
-        if record["kind"] == "end":
-            return events + self._end(record)
-        self._before.append({k: v for k, v in record.items() if k not in ("t", "n", "opened")})
+            events += self._call(record)
+        elif record["kind"] == "end":
+            events += self._end(record)
+        else:
+            self._before.append({k: v for k, v in record.items() if k not in ("t", "n", "opened", "known", "over")})
+        if "over" in record:
+            events += self._end(record["over"])
         return events
 
     def _call(self, record: Record) -> list[Event]:
@@ -134,7 +140,7 @@ class Trajectory:
                 step.observed = marks
             base = step.base()
             prompt = base if place["then"] is None else unfold(place["then"], base, mark)
-            for other in [s for s in self._steps.values() if s.pending and s.at <= record["sent"]]:
+            for other in [s for s in self._steps.values() if s.pending and _answered(s, record)]:
                 if other.prompt == prompt[: len(other.prompt)] and other is not step:
                     events += self._settle(other, -1)
         else:
@@ -152,7 +158,7 @@ class Trajectory:
         pending = {**record, "extra": extra}
         keys = [echo_key(m) for m in told]
         replies = [mark(self._canonical(m)) for m in told]
-        self._steps[self.n_actions] = _Step(self.n_actions, prompt, record["at"], keys, replies, pending)
+        self._steps[self.n_actions] = _Step(self.n_actions, prompt, self.n - 1, record["at"], keys, replies, pending)
         self.n_actions += 1
         for name, value in usage_of(record["reply"]).items():
             if name in ("tokens_in", "tokens_out") and value is not None:
@@ -274,6 +280,11 @@ class Trajectory:
         packed = orjson.dumps(told).decode() if told else None
         corpus = self.opened["corpus"]
         return Event(kind, self.trajectory_id, corpus, actor, payload, step=step, extra=packed, **rest)
+
+
+def _answered(step: _Step, record: Record) -> bool:
+    """Whether a step's reply was there when a call was sent; journals of earlier versions tell it by the clock only."""
+    return bool(step.n < record["known"] if "known" in record else step.at <= record["sent"])
 
 
 def _command(calls: Any) -> str | None:

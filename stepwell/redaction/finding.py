@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from stepwell.affected import trajectories_of, with_children
 from stepwell.errors import UnknownName
 from stepwell.lake import Lake
-from stepwell.redaction.run import unfinished
+from stepwell.redaction.report import unfinished
 from stepwell.secrets.redact import salt_of, secret_id
 from stepwell.secrets.values import SHORTEST
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from stepwell.lake import ERASED, Lake
 from stepwell.redaction.scan import hit_in
 from stepwell.redaction.target import Taking
+from stepwell.scanning import file_name
 
 
 def erase(lake: Lake, name: str, taking: Taking, trajectories: Set[str]) -> int:
@@ -25,21 +26,17 @@ def erase(lake: Lake, name: str, taking: Taking, trajectories: Set[str]) -> int:
         if handle is None:
             return 0
         lake.close(name)
-        live = {uri.rsplit("/", 1)[-1] for uri in handle.file_uris()}
+        live = set(map(file_name, handle.file_uris()))
         log = f"{name}/_delta_log/"
         old = [p for p in lake.store.paths(name) if p.endswith(".parquet") and not p.startswith(log)]
-        old = [p for p in old if _file(p) not in live and _concerned(lake, p, taking, trajectories)]
-        gone = lake.erased(name) | {_file(p) for p in old}
+        old = [p for p in old if file_name(p) not in live and _concerned(lake, p, taking, trajectories)]
+        gone = lake.erased(name) | {file_name(p) for p in old}
         if gone:
             lake.store.put(f"{name}/{ERASED}", orjson.dumps(sorted(gone)))
         for path in old:
             lake.store.delete(path)
         _clean_log(lake, name, taking, gone)
         return len(old)
-
-
-def _file(path: str) -> str:
-    return path.rsplit("/", 1)[-1]
 
 
 def _concerned(lake: Lake, path: str, taking: Taking, trajectories: Set[str]) -> bool:

@@ -1,14 +1,15 @@
-"""What in a lake's folder is no table: caches in SQLite, the journal of the proxy, checkpoints and reports.
+"""What in a lake's folder is no table: caches in SQLite, journals of proxies and servers, checkpoints and reports.
 
 Rows of a cache that hold what is to go are deleted (they are asked for again); text files get markers in its place, and lose
-the lines of a trajectory that is taken down; what is neither is left as it is, for the scan to name.
+what they say of a trajectory that is taken down; what is neither is left as it is, for the scan to name.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Collection
-from contextlib import closing, nullcontext
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from filelock import FileLock, Timeout
 from stepwell.critics.cache import place
 from stepwell.errors import LakeError
 from stepwell.lake import Lake
+from stepwell.live.journaled import without
 from stepwell.redaction.scan import SQLITE
-from stepwell.redaction.target import Taking
+from stepwell.redaction.target import Taking, Target
 
-JOURNAL = ".proxy/"
+_JOURNAL = re.compile(r"((?:.*/)?)journal-\d+\.jsonl")
 
 
 def clean_caches(lake: Lake, taking: Taking, said: Collection[str]) -> int:
@@ -74,41 +76,108 @@ def _name(identifier: str) -> str:
 
 
 def clean_files(lake: Lake, taking: Taking) -> int:
-    """Put markers into text files that are no table's; returns how many changed. Raises LakeError while a proxy records."""
+    """Put markers into text files that are no table's; returns how many changed. Raises LakeError as `require_stopped`."""
     n = 0
+    for folder, paths in _journals(lake).items():
+        if _cleaned(lake, paths, taking):
+            with _stopped(lake, folder):
+                changed = _cleaned(lake, paths, taking)
+                for path, data in changed.items():
+                    lake.store.put(path, data)
+                n += len(changed)
     for path in lake.store.paths():
-        if path.endswith((".parquet", ".sqlite")) or "/_delta_log/" in path:
+        if path.endswith((".parquet", ".sqlite")) or "/_delta_log/" in path or _JOURNAL.fullmatch(path):
             continue
         data = lake.store.get(path) or b""
-        lines = path.startswith(JOURNAL) and any(t.encode() in data for t in taking.target.down)
-        if not lines and not taking.target.in_bytes(data):
+        if not taking.target.in_bytes(data):
             continue
-        with _stopped(lake) if path.startswith(JOURNAL) else nullcontext():
-            try:
-                text = (lake.store.get(path) or b"").decode()
-            except UnicodeDecodeError:
-                continue
-            if lines:
-                text = "".join(line for line in text.splitlines(keepends=True) if not _of(line, taking.target.down))
-            if path.endswith(".jsonl"):
-                text = "".join(taking.clean(line) for line in text.splitlines(keepends=True))
-            lake.store.put(path, taking.clean(text).encode())
-            n += 1
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            continue
+        lake.store.put(path, _marked(text, path.endswith(".jsonl"), taking).encode())
+        n += 1
     return n
 
 
-def _of(line: str, trajectories: Collection[str]) -> bool:
-    try:
-        return orjson.loads(line).get("t") in trajectories
-    except (orjson.JSONDecodeError, AttributeError):
-        return any(t in line for t in trajectories)
+def require_stopped(lake: Lake, taking: Taking) -> None:
+    """Raise LakeError while a proxy or a server writes to a journal that holds what is to go: it would not notice."""
+    for folder, paths in _journals(lake).items():
+        if _cleaned(lake, paths, taking):
+            with _stopped(lake, folder):
+                pass
 
 
-def _stopped(lake: Lake) -> FileLock:
-    lock = FileLock(f"{lake.uri}/{JOURNAL}.lock")
+def _journals(lake: Lake) -> dict[str, list[str]]:
+    """The segments of the journals in a lake's folder, by their own folder."""
+    found: dict[str, list[str]] = {}
+    for path in lake.store.paths():
+        if match := _JOURNAL.fullmatch(path):
+            found.setdefault(match[1], []).append(path)
+    return found
+
+
+def _cleaned(lake: Lake, paths: Sequence[str], taking: Taking) -> dict[str, bytes]:
+    """What is to be written in the place of the segments of a journal that hold what is to go."""
+    held = {path: lake.store.get(path) or b"" for path in paths}
+    lines = [(path, line) for path, data in held.items() for line in data.splitlines(keepends=True)]
+    if taking.target.down or taking.target.events:
+        lines = _without(lines, taking.target)
+    left: dict[str, list[bytes]] = {path: [] for path in paths}
+    for path, line in lines:
+        left[path].append(line)
+    clean = {}
+    for path, kept in left.items():
+        data = b"".join(kept)
+        if taking.target.in_bytes(data):
+            text = data.decode("utf-8", "surrogateescape")
+            data = _marked(text, True, taking).encode("utf-8", "surrogateescape")
+        if data != held[path]:
+            clean[path] = data
+    return clean
+
+
+def _without(lines: Sequence[tuple[str, bytes]], target: Target) -> list[tuple[str, bytes]]:
+    """Lines of a journal without what they say of trajectories taken down, and of events that go whole."""
+    records = [_record(line) for _, line in lines]
+    received = [r for r in records if r is not None and ("traces" in r or "events" in r)]
+    left = iter(without(received, target.down, target.events))
+    kept = []
+    for (path, line), record in zip(lines, records, strict=True):
+        if record is None:  # cut off or damaged: it cannot be told what is in it
+            gone = any(t.encode() in line for t in target.down)
+        elif "traces" in record or "events" in record:
+            now = next(left)
+            gone = now is None
+            line = line if now is record else orjson.dumps(now, option=orjson.OPT_APPEND_NEWLINE)
+        else:
+            gone = record.get("t") in target.down
+        kept += [] if gone else [(path, line)]
+    return kept
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
     try:
-        lock.acquire(timeout=0)
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _marked(text: str, lines: bool, taking: Taking) -> str:
+    """A text with markers; of `lines` each alone first, as each is a document."""
+    if lines:
+        text = "".join(taking.clean(line) for line in text.splitlines(keepends=True))
+    return taking.clean(text)
+
+
+@contextmanager
+def _stopped(lake: Lake, folder: str) -> Iterator[None]:
+    try:
+        with FileLock(f"{lake.uri}/{folder}.lock", timeout=0) if lake.local else nullcontext():
+            yield
     except Timeout as error:
-        raise LakeError(f"a proxy records into {lake.uri}; stop it and run this again.") from error
-    lock.release()
-    return lock
+        who = {".proxy/": "a proxy", ".serve/": "a server"}.get(folder, "a proxy or a server")
+        raise LakeError(
+            f"{who} writes to {lake.uri}/{folder}, which holds what is to go; stop it and run this again."
+        ) from error

@@ -2,13 +2,14 @@
 
 The order makes a killed run harmless: what is concerned is written into `redactions/NAME.json` before anything is changed;
 `events` come before what is derived from them; every step done again does nothing. So running the same command again finishes
-it. Writers may go on meanwhile, except a proxy whose journal is concerned; what they write afterwards is theirs to redact.
+it. Writers may go on meanwhile, except a proxy or server whose journal is concerned; what they write afterwards is theirs to
+redact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -21,11 +22,13 @@ from stepwell.fold import refresh
 from stepwell.ids import digest, sha256
 from stepwell.lake import Lake
 from stepwell.redaction.history import erase
-from stepwell.redaction.others import clean_caches, clean_files
+from stepwell.redaction.others import clean_caches, clean_files, require_stopped
+from stepwell.redaction.report import Report, keep, unfinished
 from stepwell.redaction.rewriting import rewritten
 from stepwell.redaction.scan import scan
 from stepwell.redaction.target import Taking, Target, mapped
 from stepwell.secrets.redact import Redactor, salt_of
+from stepwell.upkeep import PATIENCE, undisturbed
 
 _BATCH = 200
 _COMMIT = (
@@ -39,42 +42,30 @@ _COMMIT = (
 )
 
 
-@dataclass
-class Report:
-    """What a redaction concerned and did; kept as `redactions/NAME.json`, without the values.
-
-    `models` were trained on rows of the trajectories concerned: their weights are not changed, so whether they may be used
-    is to be decided. `left` are files in which a value still is, or that could not be read: empty, or nothing is proven.
-    """
-
-    name: str
-    reason: str
-    action: str = "redact"
-    done: bool = False
-    trajectories: list[str] = field(default_factory=list)
-    taken_down: list[str] = field(default_factory=list)
-    models: list[dict[str, Any]] = field(default_factory=list)
-    versions: dict[str, int] = field(default_factory=dict)
-    rows_dropped: dict[str, int] = field(default_factory=dict)
-    files_erased: dict[str, int] = field(default_factory=dict)
-    cached: int = 0
-    files_changed: int = 0
-    left: list[str] = field(default_factory=list)
-
-
-def redact(lake: Lake, target: Target, reason: str, say: Callable[[str], None] = lambda text: None) -> Report:
+def redact(
+    lake: Lake,
+    target: Target,
+    reason: str,
+    say: Callable[[str], None] = lambda text: None,
+    patience: float = PATIENCE,
+) -> Report:
     """Take values, events and trajectories out of every file of a lake, and scan it for the values.
 
-    Raises LakeError while another redaction runs, a proxy records into a journal that is concerned, or a cache is open.
+    Waits up to `patience` seconds for another redaction or maintenance to end. Raises LakeError when it does not, while a
+    proxy or a server writes to a journal that is concerned (then nothing is changed), and while a cache is open.
     """
     taking = Taking(target, Redactor(salt_of(lake)), reason)
-    with lake.alone("redaction", "redacting"):
+    with undisturbed(lake, say, patience):
+        require_stopped(lake, taking)
         report = _planned(lake, taking)
         say(f"{len(report.trajectories)} trajectories, {len(report.models)} models concerned")
         concerned = sorted({*report.trajectories, *report.taken_down})
         report.cached += clean_caches(lake, taking, _said(lake, taking))
         for at in range(0, len(concerned), _BATCH):
-            _version(report, lake, "events", taking, lambda rows: rewritten(rows, taking), concerned[at : at + _BATCH])
+            with lake.lock("growing"):  # whoever looks what is taken out before an append holds it until after that
+                _version(
+                    report, lake, "events", taking, lambda rows: rewritten(rows, taking), concerned[at : at + _BATCH]
+                )
             say(f"events: {min(at + _BATCH, len(concerned))} of {len(concerned)} trajectories rewritten")
         if lake.version("trajectories") is not None:
             refresh(lake)
@@ -90,18 +81,11 @@ def redact(lake: Lake, target: Target, reason: str, say: Callable[[str], None] =
         say("scanning every file")
         report.left = [f"{hit.path}: {hit.how}" for hit in scan(lake, target)]
         report.done = not report.left
-        _keep(lake, report)
+        keep(lake, report)
         for other in unfinished(lake):
             if report.done and other.action == "takedown" and set(other.taken_down) <= target.down:
-                _keep(lake, replace(other, done=True))
+                keep(lake, replace(other, done=True))
     return report
-
-
-def unfinished(lake: Lake) -> list[Report]:
-    """Redactions that were begun and not proven, by name: killed, or files were left."""
-    paths = (p for p in lake.store.paths("redactions") if p.endswith(".json"))
-    reports = [Report(**orjson.loads(lake.store.get(p) or b"")) for p in paths]
-    return [report for report in reports if not report.done]
 
 
 def _planned(lake: Lake, taking: Taking) -> Report:
@@ -116,12 +100,8 @@ def _planned(lake: Lake, taking: Taking) -> Report:
     known = {m["model_id"] for m in report.models}
     report.models += [m for m in models_of(lake, {*found, *report.taken_down}, taking) if m["model_id"] not in known]
     report.done = False
-    _keep(lake, report)
+    keep(lake, report)
     return report
-
-
-def _keep(lake: Lake, report: Report) -> None:
-    lake.store.put(f"redactions/{report.name}.json", orjson.dumps(asdict(report), option=orjson.OPT_INDENT_2))
 
 
 def _concerned(lake: Lake, taking: Taking) -> set[str]:
@@ -161,7 +141,7 @@ def models_of(lake: Lake, trajectories: set[str], taking: Taking) -> list[dict[s
 
     `rows` is null where that version can no longer be read, as an earlier redaction erased it.
     """
-    found = []
+    found, concerned = [], pa.array(sorted(trajectories), pa.string())
     for model in lake.read("models").sort_by("recorded_at").to_pylist():
         name = table_of(model)
         if name is None or lake.version(name) is None:
@@ -171,7 +151,7 @@ def models_of(lake: Lake, trajectories: set[str], taking: Taking) -> list[dict[s
         if rows is None:
             found.append(told | {"rows": None})
             continue
-        hit = pc.or_(taking.target.rows(rows), pc.is_in(rows.column("trajectory_id"), pa.array(sorted(trajectories))))
+        hit = pc.or_(taking.target.rows(rows), pc.is_in(rows.column("trajectory_id"), concerned))
         if n := pc.sum(hit).as_py():
             found.append(told | {"rows": n})
     return found
@@ -192,7 +172,7 @@ def _version(
     version = lake.rewrite(name, change, metadata, key, trajectories or ())
     if version is not None:
         report.versions[name] = version
-        _keep(lake, report)
+        keep(lake, report)
 
 
 def _dataset(report: Report, lake: Lake, name: str, taking: Taking) -> None:

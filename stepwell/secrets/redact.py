@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -38,6 +38,8 @@ _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[-+.\deE]*')
 
 def salt_of(lake: Lake) -> bytes:
     """The salt of a lake, made when it has none; it is a file beside the tables and belongs in no copy that is published."""
+    if (known := lake.store.get(SALT)) is not None:
+        return known  # without a lock, which who may only read the lake cannot take
     with lake.lock("salt"):
         known = lake.store.get(SALT)
         if known is None:
@@ -49,6 +51,12 @@ def salt_of(lake: Lake) -> bytes:
 def secret_id(event_id: str, salt: bytes) -> str:
     """What stands for the id of an event that is gone: the id is a digest of what it said, so it goes too."""
     return hashlib.blake2b(event_id.encode(), key=salt, digest_size=16).hexdigest()
+
+
+def redactions(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What stands for the id of every event that was redacted, and the id of what is left of it, of rows with `retraction`."""
+    told = (r["retraction"] for r in rows if r["retraction"])
+    return {t["target_event"]: t["replacement"] for t in told if t["action"] == "redact"}
 
 
 def redactor_of(lake: Lake, values: Iterable[str] = ()) -> Redactor:

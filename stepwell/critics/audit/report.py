@@ -42,7 +42,8 @@ class Audit:
     """A critic against a truth. `confusion[i][j]`: units of true class i that the critic called class j, of CLASSES.
 
     `kind` says whether the figures are an evaluation: they are a `training-fit` when any audited trajectory is in the
-    critic's training data, and `unknown` when nobody recorded what that was. `scores` take the truth as true, `reverse`
+    critic's training data, and `unknown` when nobody recorded what that was, or none is in what is left of data that a
+    redaction took rows from (`erased`). `scores` take the truth as true, `reverse`
     the critic. What cannot be computed is None, with its n.
     """
 
@@ -52,6 +53,7 @@ class Audit:
     kind: Kind
     trained_on: tuple[str, ...]
     n_trained_on: int
+    erased: tuple[str, ...]
     label_granularity: Literal["step", "window"]
     n_steps: int
     n_trajectories: int
@@ -138,6 +140,7 @@ def audit(
         kind=learnt.kind(audited),
         trained_on=learnt.datasets,
         n_trained_on=len(learnt.trajectory_ids & audited),
+        erased=learnt.erased,
         label_granularity="window" if windows else "step",
         n_steps=int(whole[:_N].sum()),
         n_trajectories=n,

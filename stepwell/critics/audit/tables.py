@@ -88,10 +88,17 @@ def leakage_sheet(found: Sequence[Leakage]) -> Sheet:
 
 def kind_of(result: Audit) -> str:
     """What the figures may be called, as a sentence."""
+    left = f"what a redaction left of {', '.join(result.erased)}"
     if result.kind == "training-fit":
+        judged = f" Judged by {left}." if result.erased else ""
         return (
             f"NOT AN EVALUATION but a fit to training data: {result.n_trained_on} of these trajectories are in "
-            f"{', '.join(result.trained_on)}, which {result.critic} learnt from. Audit it on others."
+            f"{', '.join(result.trained_on)}, which {result.critic} learnt from. Audit it on others.{judged}"
+        )
+    if result.erased:
+        return (
+            f"Judged by {left}, which {result.critic} learnt from: none of these trajectories is in it, but what was "
+            "erased nobody can compare, so nobody can say whether this is an evaluation."
         )
     if result.kind == "unknown":
         return f"What {result.critic} was trained on is unknown, so nobody can say whether this is an evaluation."
