@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,14 +64,27 @@ def watch_command(
             open_lake(lake), path, corpus=corpus, format=format, every=every, settle=settle, keep_secrets=keep_secrets,
             notified=not poll, tell=tell,
         )  # fmt: skip
-        stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-        total = watch.once() if once else watch.run(stop)
+        if once:
+            total = watch.once()
+        else:
+            with _told_to_stop() as stop:
+                total = watch.run(stop)
     if json:
         print(dumped({"event": "end", **asdict(total)}).decode(), flush=True)
     else:
         output.print(_line(total), markup=False, highlight=False)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; what they did before they do again afterwards."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _line(total: Watched) -> str:
