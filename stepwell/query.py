@@ -145,9 +145,9 @@ def explain(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
 
 def _answer(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters, limits: Limits) -> pa.Table:
     try:
-        _require_select(connection, sql)
+        select = _require_select(connection, sql)
         bound = dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
-        relation = connection.sql(sql, params=bound or None)
+        relation = connection.sql(select, params=bound or None)
         names, foreign = _named(relation.columns), [_is_foreign(kind) for kind in relation.types]
         if any(foreign):
             given = (f"CAST(#{i} AS VARCHAR)" if text else f"#{i}" for i, text in enumerate(foreign, 1))
@@ -185,11 +185,13 @@ def _is_foreign(kind: DuckDBPyType) -> bool:
     return kind.id in _FOREIGN or any(map(_is_foreign, parts))
 
 
-def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+def _require_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    """The SELECT, parsed; raises UsageError for SQL that is none."""
     statements = connection.extract_statements(sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         kinds = ", ".join(s.type.name for s in statements) or "nothing"
         raise UsageError(f"the query holds {kinds}; allowed: one SELECT. Only `stepwell` writes the lake.")
+    return statements[0]
 
 
 def questions() -> dict[str, str]:
@@ -213,6 +215,5 @@ def question(name: str) -> str:
 
 def columns(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[str, str]]:
     """(name, type) of the columns that one SELECT gives; nothing is read."""
-    _require_select(connection, sql)
-    relation = connection.sql(sql)
+    relation = connection.sql(_require_select(connection, sql))
     return [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]

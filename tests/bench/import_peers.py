@@ -106,7 +106,8 @@ def _time(n: int) -> str:
 
 def measured(name: str, command: list[str], home: Path) -> tuple[float, int] | None:
     """CPU seconds of a command and its children, and its peak memory in MB; None, with its output, when it fails."""
-    environment = {**os.environ, "HOME": str(home), "TERM": "dumb"}
+    # Nobody here multiplies matrices, but numpy's threads wait for it in a loop: .1 s for whoever loads it.
+    environment = {**os.environ, "HOME": str(home), "TERM": "dumb", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryFile() as told:
         pipe = subprocess.PIPE
         # Not in this folder: Python would take the sources here before what is installed, and compile them every time.
