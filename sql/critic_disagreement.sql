@@ -2,9 +2,11 @@
 -- The label a critic gave a step last, of several in one commit the graver; each pair once, the one first in the alphabet on the left.
 WITH given AS (
   SELECT policy, hash(trajectory_id, step) AS place, -- numbers are grouped and joined sooner than names
-    8 * epoch_us(recorded_at) + list_position(labels(), coalesce(label, CASE WHEN parse_status = 'unparseable' THEN parse_status END)) AS told
+    CASE WHEN scope = 'step' -- as a filter it would have every text of a verdict read, replies too
+    THEN 8 * epoch_us(recorded_at) + list_position(labels(), coalesce(label, CASE WHEN parse_status = 'unparseable' THEN parse_status END))
+    END AS told
   FROM verdicts
-  WHERE scope = 'step' AND policy IS NOT NULL
+  WHERE policy IS NOT NULL
 ),
 last AS (
   SELECT hash(policy) AS critic, place, (max(told) % 8)::UTINYINT AS label
@@ -22,13 +24,11 @@ paired AS (
   GROUP BY ALL
 ),
 named AS (
-  SELECT a.policy AS critic_a, b.policy AS critic_b,
-    labels()[label_a] AS label_a, labels()[label_b] AS label_b, steps
+  SELECT least(a.policy, b.policy) AS critic_a, greatest(a.policy, b.policy) AS critic_b,
+    labels()[if(a.policy < b.policy, label_a, label_b)] AS label_a,
+    labels()[if(a.policy < b.policy, label_b, label_a)] AS label_b, steps
   FROM paired JOIN critics a ON a.critic = critic_a JOIN critics b ON b.critic = critic_b
 )
-SELECT least(critic_a, critic_b) AS critic_a, greatest(critic_a, critic_b) AS critic_b,
-  if(named.critic_a < named.critic_b, named.label_a, named.label_b) AS label_a,
-  if(named.critic_a < named.critic_b, named.label_b, named.label_a) AS label_b, steps,
-  share(steps, sum(steps) OVER (PARTITION BY named.critic_a, named.critic_b)) AS share
+SELECT *, share(steps, sum(steps) OVER (PARTITION BY critic_a, critic_b)) AS share
 FROM named
 ORDER BY critic_a, critic_b, steps DESC, label_a, label_b;
