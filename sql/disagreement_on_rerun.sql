@@ -10,9 +10,13 @@ samples AS (
   FROM verdicts
   WHERE hash(policy, trajectory_id, scope, step, window_from, window_to, caused_by) IN (FROM repeated)
 ),
-graded AS (
-  SELECT coalesce(grader, policy) AS who, (trajectory_id, subject)::VARCHAR AS thing, resolved FROM outcomes WHERE resolved IS NOT NULL
+runs AS ( -- what is recorded later under the number of a run corrects it
+  SELECT coalesce(grader, policy) AS who, (trajectory_id, subject)::VARCHAR AS thing,
+    arg_max_null(resolved, (recorded_at, event_id)) AS resolved
+  FROM outcomes
+  GROUP BY who, thing, coalesce(rerun, 0)
 ),
+graded AS (SELECT * FROM runs WHERE resolved IS NOT NULL),
 answers AS (
   SELECT 'outcome' AS what, who, thing, resolved::VARCHAR AS answer FROM graded
   UNION ALL

@@ -10,6 +10,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepwell import query
 from stepwell.drift import drift
 from stepwell.evaluation.ranking import ranked, scored
 from stepwell.evaluation.steering import steering_report
@@ -54,6 +55,17 @@ def test_of_a_solution_stands_the_first_run_of_the_last_grader_as_corrected() ->
         ("hidden", 2, False),
     ]
     assert standing(found)["recorded_at"] == NOW + timedelta(days=1), "a report that was corrected"
+
+
+def test_a_grading_that_was_corrected_is_no_rerun(lake: Lake) -> None:
+    def grade(trajectory: str, rerun: int, resolved: bool) -> Event:
+        payload = {"subject": "trajectory", "grader": "tests", "rerun": rerun, "resolved": resolved}
+        return Event("outcome", trajectory, "c", "grader", payload)
+
+    EventLog(lake).append([grade(t, n, True) for t in ("corrected", "again") for n in (0, 1)], "1")
+    EventLog(lake).append([grade("corrected", 0, False), grade("corrected", 1, False), grade("again", 1, False)], "2")
+    (row,) = query.run(query.connect(lake), query.question("disagreement_on_rerun")).to_pylist()
+    assert (row["things"], row["runs"], row["disagreeing"]) == (2, 4, 1)
 
 
 def test_pairs_rankings_mixtures_and_arms_say_what_trajectories_say(lake: Lake) -> None:

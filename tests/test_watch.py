@@ -361,9 +361,11 @@ def test_rotation_truncation_deletion_and_links(lake: Lake, tmp_path: Path) -> N
     assert sum(kind == "observation" for _, kind, _ in rows) == 6
 
 
-def test_no_folder_is_wrong_usage(lake: Lake, tmp_path: Path) -> None:
+def test_no_folder_and_a_corpus_that_no_folder_can_have_are_wrong_usage(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder"):
         Watch(lake, tmp_path / "none")
+    with pytest.raises(UsageError, match="241 bytes percent-encoded; allowed: at most 240"):
+        Watch(lake, tmp_path, corpus="c" * 241)
 
 
 def start(lake: Lake, folder: Path, *options: str) -> subprocess.Popen[bytes]:

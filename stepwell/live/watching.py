@@ -18,6 +18,7 @@ import watchfiles
 
 from stepwell.errors import UnknownName, UsageError
 from stepwell.fold import refresh
+from stepwell.ids import unfit_corpus
 from stepwell.importers.companions import read_companion
 from stepwell.importers.files import Root, corpus_of
 from stepwell.importers.registry import IMPORTERS
@@ -42,7 +43,7 @@ class Watched:
 class Watch:
     """Follows one folder. Times in seconds: `every` between listings at least, `settle` until a file is quiet.
 
-    Raises UsageError for what is no folder, and UnknownName for a format without an importer.
+    Raises UsageError for what is no folder and a corpus name that is too long, UnknownName for a format without an importer.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class Watch:
         if format is not None and format not in IMPORTERS:
             raise UnknownName("format", format, IMPORTERS, "Leave it out to have the format told from the content.")
         path = path.absolute()
-        self.lake, self.path, self.format, self.every = lake, path, format, every
         self.corpus, self.notified, self.tell = corpus or corpus_of(path), notified, tell
+        if why := unfit_corpus(self.corpus):
+            raise UsageError(why)
+        self.lake, self.path, self.format, self.every = lake, path, format, every
         self.redactor = None if keep_secrets else redactor_of(lake)
         self.folder = Folder(path, settle)
         self.total = Watched()
