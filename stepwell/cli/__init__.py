@@ -16,9 +16,8 @@ from functools import cache
 from importlib import import_module
 from typing import NoReturn
 
-os.environ.setdefault(
-    "OPENBLAS_NUM_THREADS", "1"
-)  # numpy's threads would wait in a loop for work nobody here has: .1 s
+# Before numpy is loaded, whose threads would wait in a loop for work nobody here has: .1 s of every command.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
