@@ -67,7 +67,8 @@ def measured(lake: Lake, corpus: str, student: str, teacher: str) -> dict[str, F
         raise UsageError(
             f"{student!r} and {teacher!r} differ in tokenizer or template; compare models that share both."
         )
-    models = [AutoModelForCausalLM.from_pretrained(path).eval() for path in (student, teacher)]
+    # In the numbers that rollouts are sampled in: of weights kept in bfloat16 a ratio would be off by hundredths.
+    models = [AutoModelForCausalLM.from_pretrained(p, dtype=torch.float32).eval() for p in (student, teacher)]
     turns = list(_turns(lake, corpus, renderer, models))
     if not turns:
         raise UsageError(

@@ -295,6 +295,24 @@ def test_a_run_that_is_killed_goes_on_and_counts_nothing_twice(lake: Lake, how: 
         assert not list(rule(lake))
 
 
+def test_what_has_not_begun_when_it_is_interrupted_is_closed_and_leaves_nothing(lake: Lake) -> None:
+    happened = []
+
+    class Opening:
+        def __enter__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            happened.append("opened")
+
+        def __exit__(self, *_: object) -> None:
+            happened.append("closed")
+
+    todo = [replace(w, open=Opening) for w in wanted(2)]
+    report = collect(lake, "rollouts/t", todo, noisy, parallel=1)
+    assert (report.stopped, happened) == ("interrupted", ["opened", "closed"])
+    assert not facts(lake)
+
+
 def test_prices_make_the_most_a_call_can_cost() -> None:
     from stepwell.chat import BatchBackend
     from stepwell.rollout.policies.endpoint import Endpoint

@@ -50,7 +50,7 @@ def test_a_model_is_no_way_from_itself(played: Lake) -> None:
 
 def test_the_figure_is_that_of_every_prompt_by_itself(played: Lake, other: Path) -> None:
     renderer = Renderer.load(BASE)
-    models = [AutoModelForCausalLM.from_pretrained(path).eval() for path in (BASE, other)]
+    models = [AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval() for path in (BASE, other)]
     total, n = 0.0, 0
     for prompt in prompts(EventLog(played).read(columns=list(REPLAYED))):
         if prompt.rows["turn"][0]["turn"]["chosen"] == "agent":

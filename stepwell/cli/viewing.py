@@ -83,4 +83,4 @@ def write_page(lake: Lake, names: list[str], out: Path, tokens: bool = True, jso
         emit({"out": str(out), "trajectories": ids, "steps": n_steps, "raters": raters})
     else:
         told = plain(f"{out}: {n_steps} steps, {', '.join(raters) or 'nobody judged them'}")
-        output.print(told, markup=False, highlight=False)
+        output.print(told, markup=False, highlight=False, soft_wrap=True)

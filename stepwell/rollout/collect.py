@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,7 +162,7 @@ class Run:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
                 for record in self.live.values():
-                    if not record.ended:
+                    if record.events and not record.ended:  # one without events had not begun
                         record.end("aborted", None, None, self.report.stopped or "the run failed")
                 await setting.close()
                 await self._write(everything=True)
@@ -204,8 +205,14 @@ class Run:
         loop = asyncio.get_running_loop()
         record = self.live[stream] = Record(stream, wanted.identity, self.corpus)
         env = wanted.open()
+        opening = loop.run_in_executor(executor, env.__enter__)
         try:
-            await loop.run_in_executor(executor, env.__enter__)
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:  # its thread goes on, and what it opens must be closed
+            with suppress(Exception):
+                await opening
+                await loop.run_in_executor(executor, env.__exit__, None, None, None)
+            raise
         except Exception as error:  # whatever an environment fails with, it is that trajectory's end alone
             record.end("environment_error", None, None, f"{type(error).__name__}: {error}")
         else:
