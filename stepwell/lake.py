@@ -195,11 +195,8 @@ class Lake:
 
     def dataset_names(self) -> list[str]:
         """The datasets of the lake, by table name."""
-        store = fs.FileSystem.from_uri(self.uri) if not self.local else (fs.LocalFileSystem(), self.uri)
-        selector = fs.FileSelector(f"{store[1]}/datasets", allow_not_found=True)
-        return sorted(
-            f"datasets/{f.base_name}" for f in store[0].get_file_info(selector) if f.type == fs.FileType.Directory
-        )
+        found = self.store.fs.get_file_info(fs.FileSelector("datasets", allow_not_found=True))
+        return sorted(f"datasets/{f.base_name}" for f in found if f.type == fs.FileType.Directory)
 
     def table_names(self) -> list[str]:
         """Every table a lake can have: the declared ones, its datasets and what was chosen for each."""

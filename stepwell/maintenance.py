@@ -140,6 +140,5 @@ def _compact(lake: Lake, name: str, due: Due) -> None:
 
 def _checkpointed(lake: Lake, name: str) -> int | None:
     """Version of the last checkpoint of a table; None before the first."""
-    store = fs.FileSystem.from_uri(lake.path(name)) if not lake.local else (fs.LocalFileSystem(), lake.path(name))
-    found = store[0].get_file_info(fs.FileSelector(f"{store[1]}/_delta_log"))
+    found = lake.store.fs.get_file_info(fs.FileSelector(f"{name}/_delta_log"))
     return max((int(m[1]) for file in found if (m := _CHECKPOINT.fullmatch(file.base_name))), default=None)

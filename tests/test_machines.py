@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import lakes
 import pytest
 import yaml
 from object_store import BUCKET, serving, weed
 
+import stepwell
 from assets.branch import branch
 from assets.machines import MACHINES, Machine, Machines, load
 from assets.resources import Settings, job_command
@@ -23,6 +25,7 @@ from stepwell.critics.run import judge_new
 from stepwell.curation.masks import mask_new, rule_of
 from stepwell.datasets.build import build
 from stepwell.errors import LakeError, RecipeError, UnknownName, UsageError
+from stepwell.fold import refresh
 from stepwell.folders import LISTED, fetch, send, there
 from stepwell.lake import Lake
 from stepwell.recipe import load as load_recipe
@@ -184,3 +187,15 @@ def test_a_machine_that_fails_fails_the_asset(tmp_path: Path, monkeypatch: pytes
 
     with pytest.raises(dg.Failure, match="status 3"):
         dg.materialize([model], resources={"pipes": Machines()})
+
+
+def test_a_lake_is_opened_with_keys_that_no_variable_has(s3: dict[str, str], tmp_path: Path) -> None:
+    lake = Lake(f"s3://{BUCKET}/{tmp_path.name}", s3)
+    lakes.build(lake)
+    refresh(lake)
+    opened = stepwell.open(lake.uri, s3)
+    assert opened.sql("SELECT count(*) FROM trajectories").item() == 5
+    assert "events" in opened.tables()["table"]
+    assert lake.dataset_names() == []
+    lake.create("datasets/one")
+    assert lake.dataset_names() == ["datasets/one"]
