@@ -342,6 +342,19 @@ def test_what_is_held_out_is_so_in_every_selection_and_what_is_named_always(rows
     assert (choices.split_of(rows, Split(by=by), 0.0) == "train").all()
 
 
+@pytest.mark.parametrize("share", [i / 20 for i in range(1, 20)])
+@pytest.mark.parametrize("named", ["nobody", "repo-2"])
+def test_attempts_that_tell_another_repository_or_none_are_on_the_side_of_their_task(share: float, named: str) -> None:
+    told = [("one", "repo-1"), ("one", None), ("two", "repo-1"), ("three", "repo-2"), ("three", "repo-1"), (None, None)]
+    rows = pl.DataFrame(
+        {"trajectory_id": [f"t{i}" for i in range(6)], "task_id": [t for t, _ in told], "repo": [r for _, r in told]}
+    )
+    sides = choices.split_of(rows, Split(by="repo", held_out=(named,)), share).to_list()
+    assert sides[0] == sides[1] == sides[2]
+    assert sides[3] == sides[4]
+    assert named == "nobody" or sides[3] == "held_out"
+
+
 @pytest.mark.parametrize(
     ("sql", "why"),
     [

@@ -101,14 +101,16 @@ def by_mix(kept: pl.DataFrame, mix: Mix, seed: int) -> Gone:
 def split_of(rows: pl.DataFrame, split: Split, held_out: float) -> pl.Series:
     """`held_out` or `train` for each row; all of a task (or of a repository) have the same, in every recipe.
 
-    `held_out` is the share of tasks (or repositories) that are drawn, beside those that `split` names.
+    `held_out` is the share of tasks (or repositories) that are drawn, beside those that `split` names. Where some attempts at
+    a task tell another repository or none, the least name is that of them all.
     """
-    groups = rows.select(group=pl.coalesce("repo", "task_id", "trajectory_id") if split.by == "repo" else
-                         pl.coalesce("task_id", "trajectory_id"))["group"]  # fmt: skip
-    drawn = {
-        g: "held_out" if g in split.held_out or fraction("split", g) < held_out else "train" for g in groups.unique()
-    }
-    return groups.replace_strict(drawn, return_dtype=pl.String).alias("split")
+    own = pl.coalesce("task_id", "trajectory_id")
+    group = pl.coalesce(pl.col("repo").min().over(TASK), own) if split.by == "repo" else own
+    told = pl.col("repo").is_in(split.held_out).any().over(TASK) if split.by == "repo" else pl.lit(False)
+    known = rows.select(group=group, named=group.is_in(split.held_out) | told)
+    drawn = {g: fraction("split", g) < held_out for g in known["group"].unique()}
+    sides = ["held_out" if named or drawn[g] else "train" for g, named in known.iter_rows()]
+    return pl.Series("split", sides, pl.String)
 
 
 def _all(rows: pl.DataFrame, why: str) -> Gone:
