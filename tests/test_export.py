@@ -23,6 +23,7 @@ from test_importers_records import SHARED
 from typer.testing import CliRunner
 
 from jobs.tokenizer import train_tokenizer
+from schemas.kinds import UNFINISHED
 from stepwell.carried import KEY, REFERENCES
 from stepwell.cli import build_app
 from stepwell.datasets.build import Built, build, content_hash
@@ -486,6 +487,18 @@ def test_predictions_are_one_an_instance_as_the_harness_takes_them(lake: Lake, t
     ]
     assert report.left_out == {"another trajectory of an instance that is written": 1}
     assert recognise(rows[0]).format == "predictions", "an import joins them"
+
+
+@pytest.mark.parametrize("status", UNFINISHED)
+def test_an_attempt_that_broke_off_takes_no_prediction_from_the_one_that_was_run_again(
+    status: str, lake: Lake, tmp_path: Path
+) -> None:
+    broken = trajectory("a", [Step("view")], task_id="x__y-1")
+    broken = [replace(e, payload={"exit_status": status}) if e.kind == "end" else e for e in broken]
+    EventLog(lake).append([*broken, *judged("b", task_id="x__y-1")], "b")
+    report = export(lake, Request("swe-bench"), tmp_path / "preds.jsonl")
+    assert [(r["instance_id"], r["model_patch"]) for r in rows_of(tmp_path / "preds.jsonl")] == [("x__y-1", "diff")]
+    assert report.left_out == {"not over": 1}
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ Held: the submission of one trajectory an instance, in JSON lines or one JSON li
 counts as such. The harness knows one prediction an instance: of several trajectories of one the first in the order of the
 export is written, never the one that did best; choose others by --where. Not held: everything else. Nothing is read back as a
 trajectory: an import joins predictions to the trajectories beside them. Left out: trajectories whose task has no name, and
-those that are not over.
+those that are not over or broke off (a model or an environment that failed, an abort).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from schemas.kinds import UNFINISHED
 from stepwell.exporters.base import LeftOut, Make, Obj, OpenSink, Options, Trajectory
 from stepwell.exporters.writing import JsonLines, JsonList
 
@@ -33,7 +34,7 @@ class SweBench:
             instance = trajectory.facts["task_id"]
             if instance is None:
                 return LeftOut("the task has no name")
-            if not trajectory.of("end"):
+            if not trajectory.of("end") or trajectory.last("end")["exit_status"] in UNFINISHED:
                 return LeftOut("not over")
             if instance in written:
                 return LeftOut("another trajectory of an instance that is written")
