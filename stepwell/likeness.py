@@ -17,7 +17,9 @@ import numpy as np
 import polars as pl
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from schemas.trajectories import TRAJECTORIES
 from stepwell.bootstrap import Figure
+from stepwell.conditions import Condition
 from stepwell.conversation import answered
 from stepwell.critics.shell import commands
 from stepwell.distances import Array, Distance, coverage, discrepancy, divergence, lengths, told_apart
@@ -105,13 +107,7 @@ class Shift:
 def chosen(lake: Lake, where: str) -> list[str]:
     """Ids of the trajectories a SQL condition on `trajectories` holds for; raises UsageError for none or bad SQL."""
     frame = pl.DataFrame(lake.read("trajectories"))
-    try:
-        ids = frame.filter(pl.sql_expr(where))["trajectory_id"].sort().to_list()
-    except pl.exceptions.PolarsError as error:
-        columns = ", ".join(frame.columns)
-        raise UsageError(
-            f"condition {where!r} cannot be used: {error}. Columns of `trajectories`: {columns}."
-        ) from error
+    ids = frame.filter(Condition(where, TRAJECTORIES, "condition").holds(frame))["trajectory_id"].sort().to_list()
     if not ids:
         raise UsageError(f"no trajectory fits {where!r}; `stepwell sql` shows what `trajectories` has.")
     return [str(i) for i in ids]

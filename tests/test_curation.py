@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 from schemas.steps import STEPS
 from schemas.trajectories import TRAJECTORIES
 from stepwell.cli import build_app
+from stepwell.conditions import Condition
 from stepwell.contamination.text import jaccard, shingles
 from stepwell.curation import choices
-from stepwell.curation.conditions import Condition
 from stepwell.curation.duplicates import KEPT
 from stepwell.curation.select import COLUMNS, STAGES, Selection, select
 from stepwell.data_settings import Balance, Cap, Difficulty, Mix, Split

@@ -10,8 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from lakes import Step, good_repair, looping, trajectory
 from lakes import build as build_lake
-from lakes import good_repair, looping
 from typer.testing import CliRunner
 
 from schemas.tables import DATASET
@@ -109,6 +109,10 @@ def test_where_and_length_are_counted_not_hidden(lake: Lake, renderer: Renderer)
     assert reasons["dropped: filtered by source.where"] == 3
     with pytest.raises(RecipeError, match="leaves nothing to train on"):
         made(lake, renderer, recipe("all", dataset={"max_length": 5}))
+    ungraded = trajectory("t-ungraded", [Step("view")])
+    EventLog(lake).append(ungraded, "more")
+    built = made(lake, renderer, recipe("all", where="resolved IS NOT TRUE"))
+    assert "t-ungraded" in lake.read(built.table).column("trajectory_id").to_pylist()
 
 
 def test_held_out_follows_the_task(lake: Lake, renderer: Renderer) -> None:

@@ -472,6 +472,17 @@ def test_the_filter_is_sql_over_trajectories(lake: Lake, tmp_path: Path) -> None
     assert not (tmp_path / "none.jsonl").exists()
 
 
+def test_the_filter_is_the_sql_of_questions_however_trajectories_are_grouped(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "GROUP", 1)
+    EventLog(lake).append([*judged("a"), *looping("b"), *trajectory("c", [Step("view")])], "b")
+    assert flags(lake, tmp_path, where="resolved IS NOT TRUE").keys() == {"b", "c"}, "one was never graded"
+    for sql in ("n_steps > avg(n_steps)", "row_number() OVER () = 1", "random() < 2"):
+        with pytest.raises(UsageError, match="--where"):
+            export(lake, Request("chat", where=sql), None)
+
+
 def test_predictions_are_one_an_instance_as_the_harness_takes_them(lake: Lake, tmp_path: Path) -> None:
     more = [*judged("a", task_id="x__y-1"), *judged("b", task_id="x__y-1"), *looping("c", task_id="x__y-2")]
     silent = trajectory("d", [Step("view")], task_id="x__y-3")

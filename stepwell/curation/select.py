@@ -17,9 +17,9 @@ import polars as pl
 from schemas.kinds import UNFINISHED
 from schemas.steps import STEPS
 from schemas.trajectories import TRAJECTORIES
+from stepwell.conditions import Condition
 from stepwell.curation import choices
 from stepwell.curation.choices import Gone
-from stepwell.curation.conditions import Condition
 from stepwell.curation.duplicates import exact, near
 from stepwell.curation.reading import Progress, Reading
 from stepwell.data_settings import Curate, Source

@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.datasets import DATASET
+from schemas.trajectories import TRAJECTORIES
 from stepwell.asking import Asker
+from stepwell.conditions import Condition
 from stepwell.conversation import Message
 from stepwell.datasets.across import COLUMNS as LIMITED
 from stepwell.datasets.across import limited, thinned
@@ -129,9 +131,10 @@ def _derive(events: pa.Table, work: Work, into: Spill) -> list[dict[str, Any]]:
     assert recipe.source is not None
     assert recipe.dataset is not None
     folded = pl.DataFrame(fold_trajectories(events))
-    # Curation has answered for these already, in SQL that polars need not know.
     alone = bool(len(folded)) and not work.curated
-    wanted = folded.filter(pl.sql_expr(recipe.source.where)) if alone else folded
+    asked = alone and recipe.source.where != "true"
+    where = Condition(recipe.source.where, TRAJECTORIES, "source.where") if asked else None
+    wanted = folded if where is None else folded.filter(where.holds(folded))
     facts = {r["trajectory_id"]: r for r in wanted.select(_FACTS).to_dicts()}
     out = excluded(events, recipe.source.exclude) if alone and recipe.source.exclude else {}
     tools = _tools(events)

@@ -22,9 +22,10 @@ import pyarrow.dataset as ds
 from schemas.events import EVENTS
 from schemas.kinds import KINDS
 from schemas.payloads import USAGE
+from schemas.trajectories import TRAJECTORIES
 from schemas.upcast import upcast
 from stepwell.affected import readable
-from stepwell.errors import UsageError
+from stepwell.conditions import Condition
 from stepwell.exporters.base import LeftOut, Row, Trajectory
 from stepwell.fold import fold_trajectories
 from stepwell.log import EventLog, in_order, live
@@ -62,27 +63,19 @@ def trajectories(
     """Trajectories at a version, whole, without what was retracted; LeftOut for one taken down.
 
     `where` is an SQL condition on the columns of `trajectories`; those it does not hold for are passed over. Raises
-    UsageError for one that cannot be evaluated.
+    RecipeError for what is none.
     """
+    wanting = Condition(where, TRAJECTORIES, "--where")
     columns = [c.name for c in EVENTS.columns if c.name in (*_READ, *_FOLDED, *kinds)]
     for group, events in _groups(log, version, wanted, columns):
         holding = live(events)
         folded = pl.DataFrame(fold_trajectories(holding))
-        facts = {row["trajectory_id"]: row for row in filtered(folded, where).to_dicts()}
+        facts = {row["trajectory_id"]: row for row in folded.filter(wanting.holds(folded)).to_dicts()}
         yield from (LeftOut("taken down") for _ in range(len(group) - len(folded)))
         kept = holding.filter(pc.is_in(holding.column("trajectory_id"), pa.array(list(facts), pa.string())))
         rows = _rows(kept, kinds)
         for name in (one.trajectory_id for one in group if one.trajectory_id in facts):
             yield Trajectory(name, facts[name]["corpus"], rows[name], facts[name])
-
-
-def filtered(rows: pl.DataFrame, where: str) -> pl.DataFrame:
-    """Rows for which an SQL condition holds. Raises UsageError for one that cannot be evaluated."""
-    try:
-        return rows.filter(pl.sql_expr(where)) if len(rows) and where != "true" else rows
-    except Exception as error:  # polars has no common class for what it refuses
-        names = ", ".join(rows.columns)
-        raise UsageError(f"--where {where!r}: {error}. Write an SQL condition on the columns {names}.") from error
 
 
 def _rows(events: pa.Table, kinds: frozenset[str]) -> dict[str, dict[str, list[Row]]]:

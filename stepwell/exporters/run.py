@@ -22,9 +22,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from schemas.kinds import HELD_OUT
+from schemas.tables import DATASET
+from stepwell.conditions import Condition
 from stepwell.errors import UnknownName, UsageError
 from stepwell.exporters.base import Exporter, LeftOut, Make, Obj, OpenSink, Options, Sink
-from stepwell.exporters.reading import corpora_of, filtered, hidden_since, listed, trajectories
+from stepwell.exporters.reading import corpora_of, hidden_since, listed, trajectories
 from stepwell.exporters.registry import EXPORTERS
 from stepwell.exporters.writing import checksum, whole
 from stepwell.lake import Lake
@@ -214,9 +216,12 @@ def _of_dataset(lake: Lake, request: Request, exporter: Exporter) -> tuple[Items
     hidden = hidden_since(EventLog(lake), int(seal.get("events_version", 0)))
     report = Report(request, version, looked_at=data.count_rows(), seal=seal)
 
+    where = Condition(request.where, DATASET, "--where")
+
     def items() -> Items:
         for batch in _batches(data):
-            for row in filtered(pl.DataFrame(pa.table(batch)), request.where).to_dicts():
+            rows = pl.DataFrame(pa.table(batch))
+            for row in rows.filter(where.holds(rows)).to_dicts():
                 if row["corpus"] not in corpora:
                     yield LeftOut("of an evaluation, or of a corpus that is not named"), report.looked_at
                 elif row["trajectory_id"] in hidden:

@@ -1,7 +1,7 @@
-"""Conditions that a recipe writes in SQL, over the columns of `trajectories` or of `steps`.
+"""Conditions that a recipe or a command line has in SQL, over the columns of a table.
 
 Belongs here: refusing what is no condition, and saying for which rows one holds. Does not belong here: which rows there
-are (`reading`). The SQL is DuckDB's, as everywhere in `stepwell sql`. It is parsed before it is run: only declared columns,
+are. The SQL is DuckDB's, as everywhere in `stepwell sql`. It is parsed before it is run: only declared columns,
 no subquery, and no function whose value depends on more than its arguments (`random()`, `now()`), as a selection must
 come out the same tomorrow. The connection it runs on can reach no file and no setting.
 """
@@ -26,7 +26,7 @@ _TODAY = ("age", "current_localtime", "current_localtimestamp")
 
 
 class Condition:
-    """A SQL condition over the rows of a table; raises RecipeError, naming `place` in the recipe, for what is none."""
+    """A SQL condition over the rows of a table; raises RecipeError, naming its `place`, for what is none."""
 
     def __init__(self, sql: str, table: Table, place: str) -> None:
         self.sql, self.place, self.table = sql, place, table
