@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as fs
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
 from stepwell.errors import LakeError
@@ -58,7 +61,7 @@ class Store:
     """Read, write, list and delete files below a URI; paths have no leading slash."""
 
     def __init__(self, uri: str, local: bool, storage_options: dict[str, str] | None) -> None:
-        self.uri, self.local = uri, local
+        self.uri, self.local, self._options = uri, local, storage_options
         if local:
             self.fs: fs.FileSystem = fs.SubTreeFileSystem(uri, fs.LocalFileSystem())
         else:
@@ -91,6 +94,16 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
+
+    def first(self, path: str, data: bytes) -> bytes:
+        """Write a file that is not there; on an object store, which has no lock, all who do so at once get the bytes of one."""
+        if not self.local:  # what an object store writes only once is the first commit of a table, so that says whose they are
+            claim, schema = f"{self.uri}/{path}-claim", pa.schema({"claim": pa.string()})
+            with suppress(DeltaError):  # of those who create it at once some are refused and some make its second commit
+                DeltaTable.create(claim, schema, description=data.hex(), storage_options=self._options)
+            data = bytes.fromhex(DeltaTable(claim, 0, storage_options=self._options).metadata().description)
+        self.put(path, data)
+        return data
 
     def paths(self, under: str = "") -> list[str]:
         """Every file below a folder, sorted."""

@@ -5,7 +5,9 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import dagster as dg
 import lakes
@@ -31,6 +33,7 @@ from stepwell.lake import Lake
 from stepwell.recipe import load as load_recipe
 from stepwell.rendering import Renderer
 from stepwell.rollout.runs import collect_pool
+from stepwell.secrets.redact import SALT, salt_of
 
 ROOT = Path(__file__).parent.parent
 RECIPE = """
@@ -199,3 +202,17 @@ def test_a_lake_is_opened_with_keys_that_no_variable_has(s3: dict[str, str], tmp
     assert lake.dataset_names() == []
     lake.create("datasets/one")
     assert lake.dataset_names() == ["datasets/one"]
+
+
+def test_all_who_begin_a_lake_at_once_have_one_salt(s3: dict[str, str], tmp_path: Path) -> None:
+    at_once = Barrier(4)
+
+    def salt(_: int) -> bytes:
+        lake = Lake(f"s3://{BUCKET}/{tmp_path.name}", s3)
+        assert lake.store.get(SALT) is None
+        at_once.wait()
+        return salt_of(lake)
+
+    with ThreadPoolExecutor(4) as pool:
+        salts = {*pool.map(salt, range(4))}
+    assert salts == {salt_of(Lake(f"s3://{BUCKET}/{tmp_path.name}", s3))}

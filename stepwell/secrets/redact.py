@@ -43,8 +43,7 @@ def salt_of(lake: Lake) -> bytes:
     with lake.lock("salt"):
         known = lake.store.get(SALT)
         if known is None:
-            known = os.urandom(32)
-            lake.store.put(SALT, known)
+            known = lake.store.first(SALT, os.urandom(32))
         return known
 
 
