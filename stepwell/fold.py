@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 from deltalake import CommitProperties, Transaction
+from deltalake.exceptions import CommitFailedError
 
 from schemas.steps import STEPS
 from schemas.trajectories import TRAJECTORIES
+from stepwell.errors import LakeError
 from stepwell.lake import Lake
 from stepwell.log import EventLog, live
 from stepwell.stored import require_schema
@@ -29,6 +31,7 @@ _READS = {
     "steps": [*_ENVELOPE, "turn", "action", "observation"],
 }
 _BATCH = 500
+_TRIES = 200
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,16 @@ def refresh(lake: Lake) -> list[Folded]:
 
 
 def refresh_table(lake: Lake, name: str) -> Folded:
-    """Bring one folded table up to the current version of `events`."""
-    return _refresh(lake, name, FOLDS[name])
+    """Bring one folded table up to the current version of `events`; done again where another process did so meanwhile.
+
+    Raises LakeError when others commit to the table each time.
+    """
+    for _ in range(_TRIES):
+        try:
+            return _refresh(lake, name, FOLDS[name])
+        except CommitFailedError:  # an object store has no lock
+            continue
+    raise LakeError(f"could not refresh {name!r} in {_TRIES} tries: other writers hold it. Try again when they stop.")
 
 
 def seen(lake: Lake, name: str) -> int | None:

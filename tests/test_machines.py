@@ -4,13 +4,14 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
 import dagster as dg
 import lakes
+import pyarrow as pa
 import pytest
 import yaml
 from object_store import BUCKET, serving, weed
@@ -27,9 +28,10 @@ from stepwell.critics.run import judge_new
 from stepwell.curation.masks import mask_new, rule_of
 from stepwell.datasets.build import build
 from stepwell.errors import LakeError, RecipeError, UnknownName, UsageError
-from stepwell.fold import refresh
+from stepwell.fold import FOLDS, refresh, refresh_table, seen
 from stepwell.folders import LISTED, fetch, send, there
 from stepwell.lake import Lake
+from stepwell.log import EventLog
 from stepwell.recipe import load as load_recipe
 from stepwell.rendering import Renderer
 from stepwell.rollout.runs import collect_pool
@@ -47,6 +49,7 @@ architecture: {vocab_size: 500, hidden_size: 32, layers: 1, heads: 2, intermedia
 train: {max_steps: 2, learning_rate: 1.0e-3, batch_size: 4}
 evaluation: {n_tasks: 4, batch_size: 4, max_new_tokens: 12}
 """
+Fold = Callable[[pa.Table], pa.Table]
 JOB = ["/here/bin/python", "-m", "jobs.evaluate", "--recipe", "it's.yaml", "--lake", "s3://b/l"]
 
 
@@ -216,3 +219,30 @@ def test_all_who_begin_a_lake_at_once_have_one_salt(s3: dict[str, str], tmp_path
     with ThreadPoolExecutor(4) as pool:
         salts = {*pool.map(salt, range(4))}
     assert salts == {salt_of(Lake(f"s3://{BUCKET}/{tmp_path.name}", s3))}
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_who_refreshes_while_another_does_so_does_it_again(
+    folded: bool, s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, other = (Lake(f"s3://{BUCKET}/{tmp_path.name}", s3) for _ in range(2))
+    if folded:
+        EventLog(lake).append(lakes.looping("t0"), "first")
+        refresh(lake)
+    EventLog(lake).append(lakes.good_repair("t1"), "one")
+    for name, plain in list(FOLDS.items()):
+
+        def late(events: pa.Table, name: str = name, plain: Fold = plain) -> pa.Table:
+            monkeypatch.setitem(FOLDS, name, plain)
+            EventLog(other).append(lakes.good_repair(f"meanwhile-{name}"), name)
+            refresh_table(other, name)
+            return plain(events)
+
+        monkeypatch.setitem(FOLDS, name, late)
+    refresh(lake)
+    assert seen(lake, "steps") == EventLog(lake).version
+    refresh(lake)
+    there = sorted(lake.read("trajectories").column("trajectory_id").to_pylist())
+    assert there == ["meanwhile-steps", "meanwhile-trajectories", *(["t0"] if folded else []), "t1"]
+    keys = lake.read("steps").select(["trajectory_id", "step"]).to_pylist()
+    assert len(keys) == len({(k["trajectory_id"], k["step"]) for k in keys}) == 15 + 6 * folded
