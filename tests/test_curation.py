@@ -240,6 +240,14 @@ def test_near_copies_go_and_others_stay(lake: Lake, within: str) -> None:
     assert set(again.rows.filter(pl.col("dropped").is_not_null())["trajectory_id"]) == gone | {"f-new"}
 
 
+def test_commands_in_other_letters_are_told_apart(lake: Lake) -> None:
+    texts = {"a": "исправить ошибку в модуле и запустить тесты", "b": "написать новую страницу для справки и указатель"}
+    for name, text in texts.items():
+        steps = [Step(f'cat > notes <<"E"\n{text}\nE'), Step(f'git commit -m "{text}"')]
+        EventLog(lake).append(trajectory(name, steps, task_id="one"), name)
+    assert select(lake, recipe({"dedup": {"exact": "off", "near": 0.5}})).n_kept == 2
+
+
 ROWS = st.lists(
     st.tuples(
         st.integers(0, 5), st.sampled_from([True, False, None]), st.integers(1, 9), st.sampled_from(["a", "b", "c"])

@@ -21,7 +21,7 @@ _LATEX = re.compile(
     r"(?![A-Za-z])"
 )
 _WORD = re.compile(r"[^\W_]+")
-_TOKEN = re.compile(r"[A-Za-z_][\w.-]*|[^\w\s]")
+_TOKEN = re.compile(r"[^\W\d][\w.-]*|[^\w\s]")
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _SEED = 20_240_601
 _AT_ONCE = 4096

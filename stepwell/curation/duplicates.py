@@ -24,7 +24,7 @@ from stepwell.store import Store
 
 KEPT = "curation/signatures.parquet"
 """File of the lake that holds signatures, by hash of commands."""
-_VERSION = 1  # raised when a signature of the same commands changes
+_VERSION = 2  # raised when a signature of the same commands changes
 _TEXTS = {
     "actions": ("command", "action"),
     "conversation": ("command", "action", "thought", "observation", "exit_code"),
