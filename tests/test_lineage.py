@@ -29,6 +29,7 @@ from stepwell.cli import tracing
 from stepwell.cli.locating import locator
 from stepwell.critics.run import judge_new
 from stepwell.errors import UnknownName, UsageError
+from stepwell.event import Event
 from stepwell.fold import refresh
 from stepwell.importers.run import import_paths
 from stepwell.lake import Lake
@@ -36,6 +37,8 @@ from stepwell.lineage import Tree, impact, render_trace, trace
 from stepwell.lineage.openlineage import openlineage
 from stepwell.lineage.picture import picture
 from stepwell.log import EventLog
+from stepwell.redaction.run import redact
+from stepwell.redaction.target import Target
 
 
 def model(name: str, dataset: str | None, version: int | None, age: int = 0, base: str = "jobs/base") -> dict[str, Any]:
@@ -230,6 +233,29 @@ def test_impact_of_every_kind_of_name(touched: Lake, name: str, kind: str, datas
     assert tree.kind == kind
     found = {n.name for n in nodes(tree, "dataset")}
     assert found == (datasets if datasets is not None else {"datasets/first", "datasets/srft"})
+
+
+def test_impact_of_a_name_is_of_the_newest_model_of_it(touched: Lake) -> None:
+    assert impact(touched, "srft").facts["model_id"] == trace(touched, "srft").facts["model_id"] == "srft-000000000000"
+
+
+def test_what_continues_a_rollout_of_a_touched_model_is_touched(touched: Lake) -> None:
+    start = {"task_id": "task-9", "parent_trajectory": "t-good-b", "fork_step": 2}
+    EventLog(touched).append([Event("start", "t-child", "children", "system", start)], "child")
+    refresh(touched)
+    touched.replace("datasets/later", dataset_row("r9", "later", "t-child", "children"), {})
+    for asked in ("t-good-b", "model-b", "t-good-a"):
+        assert "datasets/later" in {n.name for n in nodes(impact(touched, asked), "dataset")}, asked
+
+
+def test_impact_of_what_was_taken_down(touched: Lake) -> None:
+    assert redact(touched, Target(down=frozenset({"t-good-a"})), "asked for").done
+    refresh(touched)
+    for name in ("t-good-a", "demo"):
+        tree = impact(touched, name)
+        erased = {n.name for n in nodes(tree, "dataset") if n.facts.get("erased")}
+        assert {"datasets/first", "datasets/srft"} <= erased
+        assert {"model-b", "srft"} <= {n.name for n in nodes(tree, "model")}, name
 
 
 def test_impact_of_an_event_tells_what_learns_from_it(lake: Lake) -> None:

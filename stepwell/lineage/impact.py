@@ -20,6 +20,7 @@ from stepwell.errors import UnknownName
 from stepwell.lake import Lake
 from stepwell.lineage.trace import find
 from stepwell.lineage.tree import Tree
+from stepwell.models import registered
 
 KINDS = ("trajectory", "event", "task", "repo", "corpus", "source", "model")
 """What can be asked about; without a kind the first of these that knows the name is meant."""
@@ -41,7 +42,7 @@ def impact(lake: Lake, name: str, kind: str | None = None) -> Tree:
     search = _Search(lake)
     for one in (kind,) if kind else KINDS:
         if one == "model":
-            row = find(name, search.models)
+            row = find(name, search.newest)
             if row is not None:
                 return search.model(row)
         elif one == "event":
@@ -50,7 +51,7 @@ def impact(lake: Lake, name: str, kind: str | None = None) -> Tree:
                 trajectories = set(found.column(0).to_pylist())
                 search.events = _answers(lake, trajectories, name)
                 return search.root("event", name, trajectories)
-        elif trajectories := trajectories_of(lake, _COLUMN[one], name):
+        elif trajectories := trajectories_of(lake, _COLUMN[one], name) | _taken_down(lake, _COLUMN[one], name):
             return search.root(one, name, trajectories)
     some = [each for one in ((kind,) if kind else KINDS) for each in _some(lake, one)]
     act = f"At most {_NAMED} of a kind are named; it may be any {kind or ', '.join(KINDS)}. `stepwell sql` lists them."
@@ -64,6 +65,15 @@ def _some(lake: Lake, kind: str) -> list[str]:
     handle = lake.table(table)
     rows = lake.dataset(handle).head(1000, columns=[column]).column(0).to_pylist() if handle else []
     return sorted({name for name in rows if name})[:_NAMED]
+
+
+def _taken_down(lake: Lake, column: str, name: str) -> set[str]:
+    """Trajectories that the folds no longer know, as they were taken down; of these id and corpus are all that is left."""
+    if column not in ("trajectory_id", "corpus"):
+        return set()
+    where = (pc.field("kind") == "retraction") & (pc.field(column) == name)
+    rows = lake.read("events", columns=["trajectory_id", "retraction"], filters=where).to_pylist()
+    return {row["trajectory_id"] for row in rows if row["retraction"]["target_event"] is None}
 
 
 def _answers(lake: Lake, trajectories: Set[str], event_id: str) -> set[str]:
@@ -84,7 +94,8 @@ class _Search:
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
-        self.models = lake.read("models").sort_by([("recorded_at", "ascending"), ("model_id", "ascending")]).to_pylist()
+        self.newest = registered(lake)
+        self.models = sorted(self.newest, key=lambda m: (m["recorded_at"], m["model_id"]))
         self.events: set[str] = set()
         self._seen_models: set[str] = set()
         self._seen_datasets: set[tuple[str, int | None]] = set()
@@ -156,13 +167,15 @@ class _Search:
         newer = [
             m
             for m in self.models
-            if (base := find(m["base_model"], self.models)) and base["model_id"] == row["model_id"]
+            if (base := find(m["base_model"], self.newest)) and base["model_id"] == row["model_id"]
         ]
         children = self._models(newer)
         mine = [e for e in self.evaluations if e["model_id"] == row["model_id"]]
         children += self._evaluations(mine)
         spoken = {t for key in ("model_id", "name", "path") for t in self.spoken.get(row[key], ())}
         spoken -= self._seen_trajectories | {e["trajectory_id"] for e in mine}
+        if spoken:
+            spoken = with_children(self.lake, spoken) - self._seen_trajectories
         self._seen_trajectories |= spoken
         children += self._rollouts(spoken)
         return Tree("model", row["name"], {"model_id": row["model_id"], "path": row["path"]}, tuple(children))
