@@ -196,6 +196,17 @@ def test_a_row_leads_to_steps_events_and_the_bytes_of_its_file(lake: Lake, tmp_p
     assert "not there to be read" in nodes(trace(lake, chosen, locator(lake)), "source")[0].facts["bytes"]
 
 
+def test_a_row_is_of_the_dataset_and_version_that_is_named(traced: Lake) -> None:
+    for asked in ("datasets/srft@1#r1", "srft@1#r1", "datasets/first#r1"):
+        name = asked.partition("#")[0]
+        named = f"datasets/{name.removeprefix('datasets/')}"
+        expected = named if "@" in named else f"{named}@{traced.version(named)}"
+        assert trace(traced, asked).facts["dataset"] == expected
+    for asked in ("datasets/srft#r1", "nosuch#r1"):
+        with pytest.raises(UnknownName):
+            trace(traced, asked)
+
+
 @pytest.fixture
 def touched(traced: Lake) -> Lake:
     """`t-good-a` is in datasets/first, on which model-b was trained, which rolled out what srft was trained on."""

@@ -38,19 +38,25 @@ _TOLD = {
 def trace(lake: Lake, name: str, locate: Locate | None = None) -> Tree:
     """The origins of a model (id, name, directory), dataset (`NAME` or `NAME@VERSION`), row, event or trajectory.
 
-    The newest model of a name is meant; a model goes before a dataset of the same name, which `datasets/NAME` means. `locate`
+    The newest model of a name is meant; a model goes before a dataset of the same name, which `datasets/NAME` means. A row
+    that stands in several datasets is named as `lineage_edges` names it, `datasets/NAME@VERSION#ROW_ID`. `locate`
     says where in a file a trajectory stands. What a model was made from is told once, where it is met first; elsewhere it is
     only named. Raises UnknownName with the models and datasets there are.
     """
     models = registered(lake)
     if find(name, models) is not None:
         return _model(lake, name, models, set())
-    table, _, version = name.partition("@")
+    whole, _, row_id = name.partition("#")
+    table, _, version = whole.partition("@")
     table = f"datasets/{table.removeprefix('datasets/')}"
-    if table in lake.dataset_names() and "#" not in name:
-        return _dataset(lake, {"dataset": table, **_sealed(lake, table, version)}, models, set())
+    of = None
+    if table in lake.dataset_names():
+        sealed = _sealed(lake, table, version)
+        if not row_id:
+            return _dataset(lake, {"dataset": table, **sealed}, models, set())
+        of = (table, sealed["dataset_version"])
     return (
-        _row(lake, name.rpartition("#")[2], models, locate)
+        _row(lake, row_id if of else name, of, locate, models)
         or _event(lake, name, locate)
         or _trajectory(lake, name, set(), locate, models)
         or _unknown(lake, name, models)
@@ -204,14 +210,16 @@ def _run_policy(rows: pa.Table) -> list[tuple[str, str]]:
     return [(runs.get(trajectory, ""), policy) for trajectory in policies for policy in policies[trajectory]]
 
 
-def _row(lake: Lake, row_id: str, models: Sequence[Row], locate: Locate | None) -> Tree | None:
-    """A training row: of the current version of its dataset, else of the newest version a model was trained on.
+def _row(
+    lake: Lake, row_id: str, of: tuple[str, int | None] | None, locate: Locate | None, models: Sequence[Row]
+) -> Tree | None:
+    """A training row of a dataset at a version; of none named: of the current version of one, else the newest trained on.
 
     Versions that a redaction erased are passed over.
     """
     versions = [(name, lake.version(name)) for name in lake.dataset_names()]
     versions += [(name, m["dataset_version"]) for m in models if (name := table_of(m)) in lake.dataset_names()]
-    for name, version in dict.fromkeys(versions):
+    for name, version in [of] if of else dict.fromkeys(versions):
         if readable(lake, name, version) != version:
             continue
         rows = lake.read(name, version, filters=pc.field("row_id") == row_id).to_pylist()
