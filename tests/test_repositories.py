@@ -19,9 +19,9 @@ from stepwell.rollout.collect import Report, collect
 from stepwell.rollout.environments.repository import RepositoryEnvironment, tasks_from
 from stepwell.rollout.playing import Setting
 from stepwell.rollout.policies import Listed
-from stepwell.rollout.runs import repositories
+from stepwell.rollout.runs import collect_pool, repositories
 from stepwell.rollout.scaffolds.bash import format_action
-from stepwell.settings import Tasks
+from stepwell.settings import Collect, Tasks, World
 
 ROWS = [
     {
@@ -111,6 +111,21 @@ def test_a_patch_is_handed_in(lake: Lake, tasks: Path, repository: Path) -> None
         .to_pylist()
     ]
     assert states[0] == states[1] != states[2] == states[3], "the state is what the state command prints"
+
+
+@pytest.mark.parametrize("n_tasks", [0, 1, 5])
+def test_a_pool_is_complete_when_the_tasks_of_its_file_are(
+    lake: Lake, tasks: Path, repository: Path, n_tasks: int
+) -> None:
+    pytest.importorskip("minisweagent")
+    tasks.write_text(json.dumps(ROWS[0]))
+    given = {"environment_class": "local", "cwd": str(repository)}
+    whose = {"path": str(tasks), "suite": "bench", "environment": given, "unsafe": True}
+    policies = [{"kind": "oracle", "n_tasks": n_tasks}]
+    pool = Collect.model_validate({"corpus": "rollouts/x", "policies": policies, "tasks": whose})
+    report = collect_pool(lake, pool, World(), make=lambda *_: Listed([format_action("", SUBMIT)]))
+    assert (report.n_wanted, report.n_done, report.complete) == (1, 1, True)
+    assert report.line().startswith("1/1 rollouts")
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not here")

@@ -132,6 +132,20 @@ def name_of(settings: PolicySettings) -> str:
     return settings.name or settings.model or settings.kind
 
 
+def _of_pool(collecting: Collect, world: World, number: int) -> list[Wanted]:
+    """The rollouts of one policy of a pool."""
+    settings = collecting.policies[number]
+    common = {"corpus": collecting.corpus, "policy": name_of(settings), "run_id": collecting.corpus}
+    if collecting.tasks is not None:
+        return repositories(
+            collecting.tasks, settings.n_tasks, collecting.seed, attempts=settings.attempts, **common
+        )
+    return repairs(
+        settings.world or world, "train", settings.n_tasks, collecting.seed + number, attempts=settings.attempts,
+        chance=collecting.seed, **common,
+    )  # fmt: skip
+
+
 def collect_pool(
     lake: Lake,
     collecting: Collect,
@@ -144,19 +158,10 @@ def collect_pool(
     progress: Callable[[Report], None] | None = None,
 ) -> Report:
     """Roll every policy of a pool out on train tasks of its own; the report is of all of them together."""
-    whole = Report(n_wanted=sum(p.n_tasks * p.attempts for p in collecting.policies))
-    for number, settings in enumerate(collecting.policies):
+    pool = [_of_pool(collecting, world, number) for number in range(len(collecting.policies))]
+    whole = Report(n_wanted=sum(map(len, pool)))
+    for settings, wanted in zip(collecting.policies, pool, strict=True):
         where = settings.world or world
-        common = {"corpus": collecting.corpus, "policy": name_of(settings), "run_id": collecting.corpus}
-        if collecting.tasks is None:
-            wanted = repairs(
-                where, "train", settings.n_tasks, collecting.seed + number, attempts=settings.attempts,
-                chance=collecting.seed, **common,
-            )  # fmt: skip
-        else:
-            wanted = repositories(
-                collecting.tasks, settings.n_tasks, collecting.seed, attempts=settings.attempts, **common
-            )
         before = Report(**whole.__dict__)
 
         def setting(crowd: Crowd, settings: PolicySettings = settings, where: World = where) -> Setting:
