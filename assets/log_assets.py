@@ -10,7 +10,9 @@ from assets.plots import bars
 from assets.resources import Experiments, Settings
 from assets.shown import of_verdicts
 from stepwell.critics.run import CRITICS, judge_new
+from stepwell.errors import StepwellError
 from stepwell.fold import Folded, refresh_table
+from stepwell.ids import digest
 from stepwell.importers.run import import_paths
 from stepwell.log import EventLog
 from stepwell.rollout.collect import now_and_then
@@ -38,10 +40,17 @@ def rollouts_asset(name: str, collecting: Collect, world: World) -> dg.AssetsDef
     def rollouts(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult[None]:
         """Trajectories of scripted policies in the sandboxed environment, as recipes ask for them; each is collected once."""
         tell = now_and_then(lambda report: context.log.info(report.line()))
-        ids = collect_pool(settings.lake(), collecting, world, progress=tell).trajectories
+        report = collect_pool(settings.lake(), collecting, world, progress=tell)
+        if not report.complete:
+            why = report.stopped or f"{report.n_failed} failed"
+            raise StepwellError(
+                f"{report.n_known + report.n_done} of {report.n_wanted} rollouts of {collecting.corpus} are finished, and in the "
+                f"log: {why}. Materialise again to go on; `stepwell sql 'FROM ends'` says how each ended."
+            )
+        ids = sorted(report.trajectories)
         return dg.MaterializeResult(
             metadata={"dagster/row_count": len(ids), "corpus": collecting.corpus},
-            data_version=dg.DataVersion(f"{collecting.corpus}:{len(ids)}"),
+            data_version=dg.DataVersion(f"{collecting.corpus}:{digest(ids)[:12]}"),
         )
 
     return rollouts

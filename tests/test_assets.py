@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from assets.definitions import build_defs
+from assets.log_assets import rollouts_asset
 from assets.materialize import closing_table, whole
 from assets.resources import Experiments, Settings
 from jobs.make_base import make
@@ -16,6 +19,7 @@ from stepwell.errors import UsageError
 from stepwell.lake import Lake
 from stepwell.lineage import trace
 from stepwell.recipe import load
+from stepwell.settings import Collect, World
 
 SMALL = """
 title: small
@@ -80,6 +84,34 @@ def test_a_yaml_file_adds_a_branch(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(SMALL)
     added = keys(Experiments.load(tmp_path)) - before
     assert added == {"masks/two", "datasets/two", "models/two", "evaluations/two", "overlaps/two"}
+
+
+def collected(lake: Lake, **collect: Any) -> dg.ExecuteInProcessResult:
+    """The asset of rollouts/x materialised: two of the oracle."""
+    policies = [{"kind": "oracle", "n_tasks": 2}]
+    collecting = Collect.model_validate({"corpus": "rollouts/x", "policies": policies, **collect})
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize(
+            [rollouts_asset("x", collecting, World(functions=1, bugs_max=1, max_turns=4))], instance=instance,
+            resources={"settings": Settings(lake_uri=lake.uri)}, raise_on_error=False,
+        )  # fmt: skip
+
+
+def test_other_rollouts_are_another_version_though_they_are_as_many(lake: Lake) -> None:
+    made = [collected(lake, seed=seed).asset_materializations_for_node("rollouts__x")[0] for seed in (1, 1, 7)]
+    first, again, other = ((m.tags or {})["dagster/data_version"] for m in made)
+    assert first == again != other
+
+
+def test_rollouts_that_did_not_end_are_no_success(lake: Lake, tmp_path: Path) -> None:
+    pytest.importorskip("minisweagent")
+    task = {"instance_id": "a__b-1", "repo": "a/b", "base_commit": "c", "problem_statement": "Repair it."}
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(task))
+    engine = {"environment_class": "docker", "executable": "no-such-engine"}
+    tasks = {"path": str(tmp_path / "tasks.jsonl"), "suite": "s", "split": "train", "environment": engine}
+    result = collected(lake, tasks=tasks)
+    assert not result.success
+    assert "0 of 1 rollouts of rollouts/x are finished" in str(result.failure_data_for_node("rollouts__x").error)
 
 
 @pytest.mark.slow
