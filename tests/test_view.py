@@ -137,6 +137,14 @@ def test_a_trajectory_is_named_by_the_beginning_of_its_id(world: Lake, tmp_path:
         run(world, "t-good", "-o", str(tmp_path / "a.pdf"))
 
 
+def test_a_trajectory_of_which_nothing_holds_is_not_shown(lake: Lake) -> None:
+    start = Event("start", "t-1", "demo", "system", {"task_id": "x"})
+    why = {"target_event": start.event_id, "action": "supersede", "reason": "wrong"}
+    EventLog(lake).append([start, Event("retraction", "t-1", "demo", "system", why)], "b")
+    with pytest.raises(UsageError, match="has no event that was not retracted"):
+        document(lake, ["t-1"])
+
+
 def test_what_was_superseded_is_counted_and_what_was_taken_down_is_not_shown(lake: Lake) -> None:
     events = lakes.good_repair("t-1")
     old = lakes.verdict(lakes.actions(events)[0], "good")

@@ -53,12 +53,11 @@ def document(lake: Lake, names: list[str], tokens: bool = True) -> dict[str, Any
 def _run(lake: Lake, trajectory: str, version: int | None, tokens: bool) -> dict[str, Any]:
     rows = EventLog(lake).replay(trajectory, version)
     kept = live(rows)
+    kept = kept.filter(pc.not_equal(kept.column("kind"), "retraction"))
     if not len(kept):
         reasons = [r["reason"] for r in rows.column("retraction").to_pylist() if r and r["target_event"] is None]
-        raise UsageError(
-            f"trajectory {trajectory!r} was taken down ({'; '.join(map(str, reasons))}); show another one."
-        )
-    kept = kept.filter(pc.not_equal(kept.column("kind"), "retraction"))
+        why = f"was taken down ({'; '.join(map(str, reasons))})" if reasons else "has no event that was not retracted"
+        raise UsageError(f"trajectory {trajectory!r} {why}; show another one.")
     return {
         "id": trajectory, "corpus": kept.column("corpus")[0].as_py(), "events": _events(kept),
         "n_retracted": sum(r is not None and r["target_event"] is not None for r in rows.column("retraction").to_pylist()),
