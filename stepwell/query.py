@@ -160,6 +160,8 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Paramet
                     raise UsageError(f"the answer has more than {limits.rows} rows; add a LIMIT, or count instead.")
                 batches.append(batch)
             return pa.Table.from_batches(batches, reader.schema).rename_columns(names)
+    except UnicodeDecodeError as error:  # DuckDB cut its message within a letter
+        raise UsageError("DuckDB refuses the query, for a letter outside ASCII that cannot stand there.") from error
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         if "Out of Memory" in str(error):
             raise UsageError(

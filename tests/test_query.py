@@ -174,6 +174,11 @@ def test_a_file_of_the_lake_cannot_be_overwritten_through_run(lake: Lake) -> Non
 ENDLESS = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE (a.range * b.range) % 7 = 3"
 
 
+def test_a_letter_where_duckdb_wants_hexadecimal_digits_is_refused(lake: Lake) -> None:
+    with pytest.raises(UsageError, match="outside ASCII"):
+        query.run(query.connect(lake), "SELECT x'é'")
+
+
 def test_nothing_is_written_and_memory_time_and_rows_are_limited(lake: Lake, tmp_path: Path) -> None:
     lakes.build(lake)
     limits = query.Limits(seconds=5, memory="200MB", rows=1000)
