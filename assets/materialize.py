@@ -27,6 +27,8 @@ from stepwell.errors import UsageError
 from stepwell.evaluation.recorded import compare_all
 from stepwell.evaluation.tables import gap, share
 from stepwell.lineage import render_trace, trace
+from stepwell.lineage.trace import find
+from stepwell.models import registered
 
 console = Console()
 _STARTED = time.monotonic()
@@ -153,13 +155,14 @@ def main() -> None:
     parser.add_argument(
         "--recipes", nargs="+", help="branches to materialise, by recipe; default: all without partitions"
     )
-    parser.add_argument("--trace", default="srft", help="model to trace at the end")
+    parser.add_argument("--trace", help="model to trace at the end; default: srft, where it is there")
     options = parser.parse_args()
     if not materialize(options.select, recipes=options.recipes):
         sys.exit(1)
     console.print(closing_table())
     console.print(audit_table())
-    console.print(render_trace(trace(Settings().lake(), options.trace)))
+    if options.trace or find("srft", registered(Settings().lake())):
+        console.print(render_trace(trace(Settings().lake(), options.trace or "srft")))
 
 
 if __name__ == "__main__":

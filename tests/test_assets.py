@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import lakes
 import pytest
 
 from assets.definitions import build_defs
 from assets.log_assets import rollouts_asset
-from assets.materialize import closing_table, whole
+from assets.materialize import closing_table, main, whole
 from assets.resources import Experiments, Settings
 from jobs.make_base import make
 from jobs.report import Reporter
@@ -76,6 +78,18 @@ def test_a_demo_materialises_the_branches_it_names_and_no_other() -> None:
     assert not any(graph.get(key).partitions_def for key in whole(graph))
     with pytest.raises(UsageError, match="nosuch; there are: all, critic_dpo"):
         whole(graph, ["nosuch"])
+
+
+def test_what_is_made_without_the_model_of_the_demo_is_told_all_the_same(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakes.build(lake)
+    monkeypatch.setenv("STEPWELL_LAKE", lake.uri)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
+    monkeypatch.setattr(sys, "argv", ["materialize", "--select", "key:trajectories"])
+    main()
+    assert len(lake.read("trajectories")) == 5
 
 
 def test_a_yaml_file_adds_a_branch(tmp_path: Path) -> None:
