@@ -14,7 +14,7 @@ from assets.definitions import build_defs
 from assets.log_assets import sources
 from assets.resources import Experiments, Settings
 from assets.shown import of_evaluation, of_models
-from assets.watching import QUIET_S, new_sources
+from assets.watching import MOST_S, QUIET_S, new_sources
 from schemas.events import ENVELOPE
 from schemas.kinds import KINDS
 from schemas.tables import DATASET, TABLES
@@ -179,6 +179,46 @@ def test_a_file_from_the_future_is_imported_when_it_stays_the_same(tmp_path: Pat
     asked, cursor = tick(tmp_path, cursor)
     assert asked == cursor
     assert "none new" in str(tick(tmp_path, cursor)[0])
+
+
+def test_a_file_that_is_always_written_to_keeps_no_other_from_being_imported(tmp_path: Path) -> None:
+    (tmp_path / "whole.json").write_text("{}")
+    cursor, asked = None, None
+    for changed in range(3):
+        (tmp_path / "live.jsonl").write_text("{}\n" * changed)
+        why, cursor = tick(tmp_path, cursor)
+        assert "may not be whole" in str(why)
+    since = str(cursor).rpartition(" ")[2]
+    assert cursor
+    (tmp_path / "live.jsonl").write_text("{}\n" * 9)
+    asked, cursor = tick(tmp_path, cursor.replace(since, str(float(since) - MOST_S)))
+    assert asked == cursor
+
+
+def test_an_import_that_failed_is_asked_for_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.json").write_text("{}")
+    os.utime(tmp_path / "one.json", (1, 1))
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def asked(cursor: str | None) -> tuple[list[dg.RunRequest], str | None]:
+            settings = {"settings": Settings(import_paths=str(tmp_path))}
+            context = dg.build_sensor_context(instance=instance, cursor=cursor, resources=settings)
+            answer = new_sources.evaluate_tick(context)
+            return list(answer.run_requests or []), answer.cursor
+
+        (first,), cursor = asked(None)
+        run = dg.DagsterRun("imports", tags=dict(first.tags), status=dg.DagsterRunStatus.STARTED)
+        instance.add_run(run)
+        assert asked(cursor) == ([], cursor), "it runs"
+        instance.report_run_failed(run)
+        assert asked(cursor) == ([], cursor), "it has just failed"
+        monkeypatch.setattr("assets.watching.MOST_S", 0.0)
+        (again,), after = asked(cursor)
+        assert (again.tags, after) == (first.tags, cursor)
+        assert again.run_key != first.run_key, "Dagster runs a key once"
+        done = dg.DagsterRun("imports", tags=dict(again.tags), status=dg.DagsterRunStatus.SUCCESS)
+        instance.add_run(done)
+        assert asked(cursor) == ([], cursor), "the second went well"
 
 
 def test_a_folder_that_is_missing_keeps_no_other_from_being_imported(tmp_path: Path) -> None:
