@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.columns import rows
 from assets.plots import bars
-from assets.resources import Experiments, Settings, job_command
+from assets.resources import Experiments, Settings, group_of, job_command
 from assets.shown import of_evaluation, of_masks, of_models
 from stepwell.critics.asked import asker_of
 from stepwell.curation.masks import mask_new, masks_hash, rule_of
@@ -26,7 +26,7 @@ def branch(recipe: Recipe, file: Path, others: Collection[str] = ()) -> list[dg.
     `others` are the recipes whose models it may begin with.
     """
     masks_key = dg.AssetKey(["masks", recipe.name])
-    group = f"recipe_{recipe.name}"
+    group = group_of(recipe)
 
     @dg.asset(key=masks_key, deps=["verdicts"], group_name=group, code_version=str(rule_of(recipe.mask)))
     def masks(settings: Settings) -> dg.MaterializeResult[None]:

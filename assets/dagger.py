@@ -18,7 +18,7 @@ import dagster as dg
 
 from assets.columns import rows
 from assets.plots import bars, by_iteration
-from assets.resources import Experiments, Settings, job_command
+from assets.resources import Experiments, Settings, group_of, job_command
 from assets.shown import of_models
 from stepwell import invariants
 from stepwell.contamination.gate import gate
@@ -51,7 +51,7 @@ def iterations(recipe: Recipe, file: Path) -> list[dg.AssetsDefinition]:
     """The assets of one recipe, partitioned by iteration."""
     assert recipe.dagger is not None
     parts = dg.StaticPartitionsDefinition([str(i) for i in range(1, recipe.dagger.iterations + 1)])
-    group = f"recipe_{recipe.name}"
+    group = group_of(recipe)
 
     def run(context: dg.AssetExecutionContext, settings: Settings, pipes: dg.PipesSubprocessClient, stage: str) -> None:
         """Do a stage of this partition, unless it is done from the same inputs."""

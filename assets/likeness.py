@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from assets.plots import bars, by_iteration, shades
-from assets.resources import Experiments, Settings
+from assets.resources import Experiments, Settings, group_of
 from schemas.kinds import HELD_OUT
 from stepwell.contamination.overlap import BINS, overlap
 from stepwell.dagger import Loop
@@ -51,7 +51,7 @@ def overlap_asset(recipe: Recipe) -> dg.AssetsDefinition:
     """How near what is evaluated comes to what a recipe trains on."""
     upstream = [dg.AssetKey(["datasets", recipe.name]), dg.AssetKey(["evaluations", recipe.name])]
 
-    @dg.asset(key=["overlaps", recipe.name], deps=upstream, group_name=f"recipe_{recipe.name}")
+    @dg.asset(key=["overlaps", recipe.name], deps=upstream, group_name=group_of(recipe))
     def near(settings: Settings) -> dg.MaterializeResult[None]:
         """Tasks and repositories of both sides, and how near the commands of evaluated trajectories come to trained ones."""
         found = overlap(settings.lake(), recipe.dataset_table, f"{HELD_OUT}{recipe.evaluation.suite}")
@@ -75,7 +75,7 @@ def shift_asset(recipe: Recipe) -> dg.AssetsDefinition:
     parts = dg.StaticPartitionsDefinition([str(i) for i in range(1, recipe.dagger.iterations + 1)])
     upstream = [dg.AssetKey([kind, recipe.name]) for kind in ("rollouts", "evaluations")]
 
-    @dg.asset(key=["shifts", recipe.name], deps=upstream, partitions_def=parts, group_name=f"recipe_{recipe.name}")
+    @dg.asset(key=["shifts", recipe.name], deps=upstream, partitions_def=parts, group_name=group_of(recipe))
     def states(context: dg.AssetExecutionContext, settings: Settings) -> dg.MaterializeResult[None]:
         """How far trained states are from reached ones, by the student's share before, and how many reached ones they cover."""
         lake, points = settings.lake(), []

@@ -10,11 +10,12 @@ from assets.plots import bars
 from assets.resources import Experiments, Settings
 from assets.shown import of_verdicts
 from stepwell.critics.run import CRITICS, judge_new
-from stepwell.errors import StepwellError
+from stepwell.errors import RecipeError, StepwellError
 from stepwell.fold import Folded, refresh_table
 from stepwell.ids import digest
 from stepwell.importers.run import import_paths
 from stepwell.log import EventLog
+from stepwell.recipe import Recipe
 from stepwell.rollout.collect import now_and_then
 from stepwell.rollout.runs import collect_pool
 from stepwell.settings import Collect, World
@@ -42,10 +43,10 @@ def rollouts_asset(name: str, collecting: Collect, world: World) -> dg.AssetsDef
         tell = now_and_then(lambda report: context.log.info(report.line()))
         report = collect_pool(settings.lake(), collecting, world, progress=tell)
         if not report.complete:
-            why = report.stopped or f"{report.n_failed} failed"
+            done, why = report.n_known + report.n_done, report.stopped or f"{report.n_failed} failed"
             raise StepwellError(
-                f"{report.n_known + report.n_done} of {report.n_wanted} rollouts of {collecting.corpus} are finished, and in the "
-                f"log: {why}. Materialise again to go on; `stepwell sql 'FROM ends'` says how each ended."
+                f"{done} of {report.n_wanted} rollouts of {collecting.corpus} are finished, and in the log: {why}. "
+                "Materialise again to go on; `stepwell sql 'FROM ends'` says how each ended."
             )
         ids = sorted(report.trajectories)
         return dg.MaterializeResult(
@@ -109,8 +110,16 @@ def verdicts(settings: Settings) -> dg.MaterializeResult[None]:
 
 def log_assets(experiments: Experiments) -> list[dg.AssetsDefinition]:
     """The assets every recipe stands on."""
-    wanted = {r.collect.corpus: (r.collect, r.world) for r in experiments.recipes.values() if r.collect}
-    collected = [rollouts_asset(c.corpus.rpartition("/")[2], c, w) for c, w in wanted.values()]
+    wanted: dict[str, tuple[Recipe, Collect]] = {}
+    for recipe in experiments.recipes.values():
+        if (mine := recipe.collect) is not None:
+            first, its = wanted.setdefault(mine.corpus.rpartition("/")[2], (recipe, mine))
+            if (its, first.world) != (mine, recipe.world):
+                raise RecipeError(
+                    f"recipes {first.name!r} and {recipe.name!r} collect {its.corpus!r} and {mine.corpus!r} with other "
+                    "settings of `collect` or `world`; allowed: one way a name. Give one another corpus, or `collect: null`."
+                )
+    collected = [rollouts_asset(name, its, recipe.world) for name, (recipe, its) in wanted.items()]
     return [
         sources,
         *collected,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
 
+from stepwell.errors import RecipeError
 from stepwell.lake import Lake
 from stepwell.recipe import RECIPES, Recipe, load, names
+
+BASE = "base"
+"""What the evaluation of the base model is called, beside those of recipes."""
 
 
 class Settings(dg.ConfigurableResource[None]):
@@ -47,8 +52,20 @@ class Experiments:
 
     @classmethod
     def load(cls, folder: Path = RECIPES) -> Experiments:
-        """Every recipe of a folder, by name."""
-        return cls(folder, {name: load(folder / f"{name}.yaml") for name in names(folder)})
+        """Every recipe of a folder, by name; raises RecipeError for one that the graph cannot have under its name."""
+        found = {name: load(folder / f"{name}.yaml") for name in names(folder)}
+        for file, recipe in found.items():
+            if recipe.name != file or file == BASE:
+                raise RecipeError(
+                    f"recipe {recipe.name!r} in {folder / f'{file}.yaml'}; allowed in Dagster: the file's name, and not "
+                    f"{BASE!r}, which is the model that recipes start from. Rename the file, and leave out `name`."
+                )
+        return cls(folder, found)
+
+
+def group_of(recipe: Recipe) -> str:
+    """The group of a recipe's assets, in the letters that Dagster allows there."""
+    return f"recipe_{re.sub(r'[^A-Za-z0-9_]', '_', recipe.name)}"
 
 
 def job_command(module: str, *arguments: str) -> list[str]:

@@ -17,7 +17,7 @@ from assets.materialize import closing_table, main, whole
 from assets.resources import Experiments, Settings
 from jobs.make_base import make
 from jobs.report import Reporter
-from stepwell.errors import UsageError
+from stepwell.errors import RecipeError, UsageError
 from stepwell.lake import Lake
 from stepwell.lineage import trace
 from stepwell.recipe import load
@@ -98,6 +98,24 @@ def test_a_yaml_file_adds_a_branch(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(SMALL)
     added = keys(Experiments.load(tmp_path)) - before
     assert added == {"masks/two", "datasets/two", "models/two", "evaluations/two", "overlaps/two"}
+
+
+def test_recipes_that_the_graph_cannot_have_are_named(tmp_path: Path) -> None:
+    def graph(**files: str) -> set[str]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / f"{name}.yaml").write_text(text)
+        return keys(Experiments.load(folder))
+
+    assert {"masks/small-lr.3", "datasets/small-lr.3", "overlaps/small-lr.3"} < graph(**{"small-lr.3": SMALL})
+    for files in ({"base": SMALL}, {"one": f"name: other\n{SMALL}"}):
+        with pytest.raises(RecipeError, match="Rename the file"):
+            graph(**files)
+    assert "rollouts/small" in graph(one=SMALL, two=SMALL.replace("title: small", "title: other"))
+    for old, new in (("seed: 5", "seed: 6"), ("max_turns: 6", "max_turns: 7")):
+        with pytest.raises(RecipeError, match="'one' and 'two' collect 'rollouts/small'"):
+            graph(one=SMALL, two=SMALL.replace(old, new))
 
 
 def collected(lake: Lake, **collect: Any) -> dg.ExecuteInProcessResult:

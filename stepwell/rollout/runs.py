@@ -137,9 +137,7 @@ def _of_pool(collecting: Collect, world: World, number: int) -> list[Wanted]:
     settings = collecting.policies[number]
     common = {"corpus": collecting.corpus, "policy": name_of(settings), "run_id": collecting.corpus}
     if collecting.tasks is not None:
-        return repositories(
-            collecting.tasks, settings.n_tasks, collecting.seed, attempts=settings.attempts, **common
-        )
+        return repositories(collecting.tasks, settings.n_tasks, collecting.seed, attempts=settings.attempts, **common)
     return repairs(
         settings.world or world, "train", settings.n_tasks, collecting.seed + number, attempts=settings.attempts,
         chance=collecting.seed, **common,
