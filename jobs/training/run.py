@@ -180,7 +180,8 @@ def _save(work: Work, trainer: Any, metrics: dict[str, Any]) -> Path:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if work.recipe.train.lora and work.recipe.train.lora.merge:
         model = model.merge_and_unload()
-    saving = work.scratch.parent / f"saving-{os.getpid()}"
+    saving = work.scratch / "saving"  # with the checkpoints, so what a killed run left is overwritten or goes with them
+    shutil.rmtree(saving, ignore_errors=True)
     model.save_pretrained(saving)
     trainer.processing_class.save_pretrained(saving)
     for kept in ("metrics.jsonl", "tensorboard"):
