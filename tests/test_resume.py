@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
-from small_training import small, weights
+from small_training import metrics, small, weights
 
 from jobs import registry
 from jobs.make_base import start_from_scratch
@@ -121,3 +123,26 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
     weights_of = [weights(row) for row in trained]
     apart = max(float((weights_of[0][k] - weights_of[1][k]).abs().max()) for k in weights_of[0])
     assert apart < 1e-5
+
+
+def test_a_run_killed_after_its_last_step_takes_no_step_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = small(tmp_path)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    early = {"learning_rate": 0.3, "max_steps": 40, "eval_steps": 2, "patience": 1}
+    ways: dict[str, dict[str, Any]] = {"full": {"max_steps": 5, "batch_size": 2, "epochs": 1.5}, "early": early}
+    for name, settings in ways.items():
+        whole = made.train(f"whole-{name}", scheduler="constant", **settings)
+        for step in ("publish", "register"):
+            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+                patched.setattr(registry, step, killed)
+                made.train(f"killed-{name}", scheduler="constant", **settings)
+        resumed = made.train(f"killed-{name}", scheduler="constant", **settings)
+        for key in ("steps", "train_loss", "eval_loss", "tokens", "stopped_early"):
+            assert metrics(resumed).get(key) == metrics(whole).get(key), key
+        assert metrics(whole).get("stopped_early", True), "it did stop early"
+        one, other = weights(whole), weights(resumed)
+        assert all(torch.equal(one[k], other[k]) for k in one)
+        assert [p.name for p in Path(resumed["path"]).parent.iterdir()] == [resumed["model_id"]], "nothing else is left"

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import torch
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from trl import SFTTrainer
 
 from stepwell.errors import StepwellError
@@ -35,11 +35,21 @@ class Measured:
     _started = False
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The batches of one optimiser step."""
+        """The batches of one optimiser step; none where a run is resumed that has taken its last one already."""
+        if self._finished():
+            self.control.should_training_stop = True  # type: ignore[attr-defined]
+            return [], None
         self._began = time.perf_counter()
         found = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
         self._data_s = time.perf_counter() - self._began
         return found
+
+    def _finished(self) -> bool:
+        """Whether nothing is left to train: the Trainer itself asks only after a step, so it would take one too many."""
+        state, callbacks = self.state, self.callback_handler.callbacks  # type: ignore[attr-defined]
+        stopping = (c for c in callbacks if isinstance(c, EarlyStoppingCallback))
+        patient = all(c.early_stopping_patience_counter < c.early_stopping_patience for c in stopping)
+        return bool(state.global_step >= state.max_steps) or not patient
 
     def training_step(self, model: Any, inputs: Inputs, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch, forward and backward."""
