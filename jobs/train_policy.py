@@ -56,10 +56,6 @@ def _fit(work: Work) -> Fitted:
     }  # fmt: skip
     config = SFTConfig(**arguments(settings, work.scratch, work.seed, evaluates=bool(len(held_out))), **packing)
     columns = ["input_ids", "labels"]
-    if settings.loss == "text":
-        fit, held_out = (
-            t.set_column(t.schema.get_field_index("labels"), "labels", t["input_ids"]) for t in (fit, held_out)
-        )
 
     def make(callbacks: list[Any]) -> PolicyTrainer:
         trainer = PolicyTrainer(

@@ -60,6 +60,14 @@ def test_packing_and_gradient_checkpointing_change_nothing_but_the_cost(made: Ma
     assert close(plain, spared)
 
 
+def test_with_every_token_in_the_loss_model_and_card_count_every_token(made: Made) -> None:
+    row = made.train("text", loss="text")
+    rows = made.lake.read(made.recipe.dataset_table).to_pylist()
+    predicted = sum(r["n_tokens"] - 1 for r in rows if r["split"] == "train")
+    told = json.loads((Path(row["path"]) / card.CARD).read_text())
+    assert row["n_trained_tokens"] == told["dataset"]["trained_tokens"] == predicted
+
+
 def test_the_held_out_loss_is_that_of_the_weights_saved(made: Made) -> None:
     row = made.train("moved", max_steps=3)
     assert metrics(row)["eval_loss"] == pytest.approx(by_hand(made, "held_out", row["path"])[0], abs=1e-4)

@@ -66,7 +66,7 @@ def sealed_for(recipe: Recipe, lake: Lake, base: str) -> Sealed:
     """The newest version of a recipe's dataset; raises RecipeError when it cannot be trained on with this base model.
 
     Refused: no dataset, none with a trained token, one rendered with another tokenizer or template, labels that are not the
-    tokens they stand for, tokens the model has no embedding of, rows longer than its context.
+    tokens they stand for, tokens the model has no embedding of, rows longer than its context. With `loss: text` every token is labelled.
     """
     name = recipe.dataset_table
     found = seal_of(lake, name)
@@ -86,6 +86,8 @@ def sealed_for(recipe: Recipe, lake: Lake, base: str) -> Sealed:
     for ids, labels in (("input_ids", "labels"), *([_PAIRED] if job == PAIRS else ())):
         _check_labels(name, rows, ids, labels)
         _check_fit(name, rows, ids, config, base)
+    if recipe.train.loss == "text":
+        rows = _whole(rows)
     fit, held_out = (rows.filter(pc.equal(rows.column("split"), split)) for split in ("train", "held_out"))
     sealed = Sealed(name, version, seal, fit, held_out)
     if job == REWARDS and not len(fit):
@@ -93,6 +95,14 @@ def sealed_for(recipe: Recipe, lake: Lake, base: str) -> Sealed:
     if job != REWARDS and not sealed.trained_tokens:
         raise RecipeError(f"{name} has no token to train in its train split ({len(fit)} rows). Widen `source`.")
     return sealed
+
+
+def _whole(rows: pa.Table) -> pa.Table:
+    """Rows with every token in the loss, but for the first of each, which nothing predicts."""
+    n_trained = pc.max_element_wise(pc.subtract(rows.column("n_tokens"), 1), 0).cast(rows.schema.field("n_trained_tokens").type)
+    for name, column in (("labels", rows.column("input_ids")), ("n_trained_tokens", n_trained)):
+        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+    return rows
 
 
 def _config(base: str) -> Any:
