@@ -12,6 +12,7 @@ An interrupted run resumes from its last whole checkpoint; critiques it had rewa
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,18 @@ def require_sound(recipe: Recipe) -> None:
         raise RecipeError("`grpo.engine.kind: server` needs `url`; start one: trl vllm-serve --model BASE")
     if not torch.cuda.is_available():
         raise RecipeError(f"`grpo.engine.kind: {engine.kind}` needs a CUDA GPU, and there is none; use `transformers`.")
+
+
+def require_prompts(recipe: Recipe, n_prompts: int) -> None:
+    """Raise RecipeError when the prompts do not fill one step: TRL leaves a batch out that is not full."""
+    t, group, processes = recipe.train, settings_of(recipe).group, int(os.environ.get("WORLD_SIZE", 1))
+    wanted = t.batch_size * t.gradient_accumulation * processes // group
+    if n_prompts < wanted:
+        raise RecipeError(
+            f"a step takes {wanted} prompts (`train.batch_size: {t.batch_size}`, `gradient_accumulation: "
+            f"{t.gradient_accumulation}`, `grpo.group: {group}`, processes: {processes}), and the dataset has {n_prompts}. Lower "
+            "batch_size or gradient_accumulation, or widen `source`."
+        )
 
 
 def corpus_of(recipe: Recipe) -> str:
@@ -195,6 +208,7 @@ def _fit(work: Work) -> Fitted:
     recipe, settings = work.recipe, settings_of(work.recipe)
     assert recipe.dataset is not None
     rows = work.sealed.fit.to_pylist()
+    require_prompts(recipe, len(rows))
     wanted, problems, functions = problems_of(recipe, work.sealed.fit)
     models = Models()
     if settings.generator.kind == "model":

@@ -286,6 +286,7 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(made: Made) -> No
     for train, why in (
         ({"grpo": grpo, "batch_size": 6}, "no multiple of `grpo.group: 4`"),
         ({"grpo": grpo, "packing": True}, "has no meaning for rewards"),
+        ({"grpo": grpo, "batch_size": 400}, "a step takes 100 prompts .*, and the dataset has 24"),
         ({}, "has no `train.grpo`"),
     ):
         with pytest.raises(RecipeError, match=why):

@@ -98,7 +98,7 @@ def test_adapters_are_merged_or_kept_and_either_way_act_the_same(made: Made) -> 
 
 
 def test_training_stops_when_the_held_out_loss_no_longer_falls_and_keeps_the_best(made: Made) -> None:
-    row = made.train("early", learning_rate=0.05, max_steps=40, eval_steps=2, patience=3, scheduler="constant")
+    row = made.train("early", learning_rate=0.3, max_steps=40, eval_steps=2, patience=3, scheduler="constant")
     told = metrics(row)
     assert told["stopped_early"]
     assert told["steps"] == told["best_step"] + 6 < 40
