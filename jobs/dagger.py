@@ -26,6 +26,7 @@ from stepwell.dagger import STAGES, Loop
 from stepwell.errors import RecipeError, StepwellError, UsageError
 from stepwell.fold import refresh
 from stepwell.lake import Lake
+from stepwell.log import EventLog
 from stepwell.recipe import Recipe, load
 from stepwell.registry import local
 from stepwell.rollout.collect import collect, now_and_then
@@ -119,6 +120,12 @@ def spend(options: Options, cost_usd: float) -> None:
         options.max_cost = max(0.0, options.max_cost - cost_usd)
 
 
+def recorded_cost(loop: Loop, i: int) -> float:
+    """US dollars that the corpus of an iteration has cost so far: what another process spent is only in the log."""
+    used = EventLog(loop.lake).read(corpora=[loop.corpus(i)], columns=["usage"]).column("usage").to_pylist()
+    return sum((u or {}).get("cost_usd") or 0.0 for u in used)
+
+
 def run_stage(loop: Loop, i: int, stage: str, report: Reporter, options: Options) -> Metadata:
     """Do one stage of one iteration, in this process."""
     stages: dict[str, Callable[[], Metadata]] = {
@@ -152,7 +159,9 @@ def iterate(recipe: Recipe, lake: Lake, report: Reporter, options: Options) -> N
                     continue
                 began = time.monotonic()
                 if needs_vllm(recipe, stage):
+                    before = recorded_cost(loop, i)
                     _apart(options, i, stage)
+                    spend(options, recorded_cost(loop, i) - before)
                 else:
                     run_stage(loop, i, stage, report, options)
                 report.log(f"iteration {i}: {stage} took {time.monotonic() - began:.1f} s")

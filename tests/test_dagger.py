@@ -16,8 +16,11 @@ import lakes
 import orjson
 import pytest
 import torch
+from chat_server import ChatServer
+from small_training import HUSH
 from typer.testing import CliRunner
 
+from jobs import dagger
 from jobs.make_base import start_from_scratch
 from schemas.tables import DATASET
 from stepwell import invariants
@@ -530,3 +533,29 @@ def test_a_loop_killed_anywhere_goes_on_where_it_was(lake: Lake, tmp_path: Path)
     _, said = fourth.communicate(timeout=100)
     assert (fourth.returncode, said.strip()) == (0, "2 iterations of loop are done")
     assert lake.version("events") == version
+
+
+def test_a_limit_of_costs_holds_over_stages_in_processes_of_their_own(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+
+    def apart(options: dagger.Options, i: int, stage: str) -> None:
+        own = dagger.Options(**vars(options))
+        limits.append(own.max_cost)
+        dagger.run_stage(Loop(load(options.recipe), lake), i, stage, HUSH, own)
+
+    monkeypatch.setattr(dagger, "needs_vllm", lambda _, stage: stage == "collect")
+    monkeypatch.setattr(dagger, "_apart", apart)
+    with ChatServer(lambda body: "THOUGHT: Look.\n\n```bash\nview\n```") as server:
+        prices = {"input": 1.0, "cached": 1.0, "output": 1.0}
+        teacher = {"kind": "endpoint", "model": "t", "base_url": server.url, "prices": prices}
+        file = experiment(tmp_path, n_tasks=2, teacher=teacher, evaluate=False)
+        file.write_text(file.read_text().replace('"held_out": 0.1', '"held_out": 0, "max_length": 2000'))
+        asked = {"recipe": str(file), "iterations": 2, "parallel": 2, "max_steps": None, "dry_run": False}
+        options = dagger.Options(**asked, max_cost=5.0)
+        dagger.iterate(load(file), lake, HUSH, options)
+    rows = EventLog(lake).read(kinds=["action", "label"], columns=["usage"]).to_pylist()
+    spent = sum((r["usage"] or {}).get("cost_usd") or 0.0 for r in rows)
+    assert limits[0] == 5.0 > limits[1]
+    assert 0 < spent == pytest.approx(5.0 - options.max_cost)
