@@ -59,7 +59,7 @@ class TransformersPolicy:
         self.renderer = Renderer.load(directory)
         self.temperature, self.max_new_tokens, self.seed, self.top_p = temperature, max_new_tokens, seed, top_p
         tokenizer = AutoTokenizer.from_pretrained(directory)
-        self.eos: int = tokenizer.eos_token_id
+        self.closing = sorted({*self.renderer.closing_ids, tokenizer.eos_token_id} - {None})
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).to(where).eval()
@@ -92,14 +92,14 @@ class TransformersPolicy:
             attention_mask=mask.to(self.model.device),
             max_new_tokens=self.max_new_tokens,
             pad_token_id=self.pad,
-            eos_token_id=self.eos,
+            eos_token_id=self.closing,
             **sampling,
         )
         latency = (time.monotonic() - started) / len(fits)
         for row, i in enumerate(fits):
             new = out[row, width:].tolist()
-            closed = self.eos in new
-            new = new[: new.index(self.eos)] if closed else new
+            said = next((n for n, token in enumerate(new) if token in self.closing), len(new))
+            closed, new = said < len(new), new[:said]
             text = self.renderer.tokenizer.decode(new, skip_special_tokens=False)
             used = {"tokens_in": len(prompts[i]), "tokens_out": len(new) + closed, "latency_s": latency}
             drawn = {

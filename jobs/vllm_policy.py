@@ -116,7 +116,7 @@ class VllmPolicy:
     ) -> None:
         self.name, self.backend = name, vllm_version()
         self.renderer = Renderer.load(directory)
-        self.eos = self.renderer.tokenizer.token_to_id(self.renderer.special["eos_token"])
+        self.closing = self.renderer.closing_ids
         self.llm = engine(directory, seed, devices)
         self.context: int = self.llm.llm_engine.model_config.max_model_len
         self.temperature, self.max_new_tokens, self.seed, self.top_p = temperature, max_new_tokens, seed, top_p
@@ -154,6 +154,6 @@ class VllmPolicy:
             top_p=self.top_p,
             max_tokens=self.max_new_tokens,
             seed=self.seed + view.sampling_seed,
-            stop_token_ids=[self.eos],
+            stop_token_ids=self.closing,
             detokenize=False,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +114,16 @@ def test_a_sampled_reply_follows_from_its_key_whoever_is_in_the_batch(made: Made
     together = [r.text for r in policy.act_many(views)]
     assert together == [policy.act_many([view])[0].text for view in views]
     assert together[0] != together[1]
+
+
+def test_a_reply_ends_at_the_token_that_closes_it_whatever_the_end_of_text_is(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.base, tmp_path / "other")  # as Qwen's and Gemma's bases have it
+    file = tmp_path / "other" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token": "<|endoftext|>"}))
+    policy = TransformersPolicy(tmp_path / "other", "other", temperature=9.0, max_new_tokens=24, seed=0)
+    replies = policy.act_many([View([{"role": "user", "content": "view"}], key=str(n)) for n in range(300)])
+    assert {r.finish for r in replies} == {"stop", "length"}
+    assert not any("<|im_end|>" in (r.text or "") for r in replies)
 
 
 def test_sampling_follows_the_softmax() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +78,14 @@ class Renderer:
     def special_ids(self) -> dict[int, str]:
         """Ids of the special tokens, and how they are written."""
         return {i: t.content for i, t in self.tokenizer.get_added_tokens_decoder().items() if t.special}
+
+    @cached_property
+    def closing_ids(self) -> list[int]:
+        """Tokens that end a reply: the one the template closes it with, and the tokenizer's end of text where it is another."""
+        names = {self.special.get("eos_token")}
+        with suppress(RenderError):  # a template that cannot be learnt from can still be asked
+            names.add(self._template.frame.closing)
+        return sorted(number for number, token in self.special_ids.items() if token in names)
 
     @cached_property
     def _template(self) -> Template:

@@ -63,7 +63,7 @@ def play(policy: BatchPolicy, n_tasks: int, turns: int, parallel: int) -> tuple[
 
 def margin(policy: TransformersPolicy, prompt: Sequence[int], a: str, b: str) -> tuple[int, float]:
     """The first token at which two replies part, and how far apart the two best logits are there."""
-    ids = [[*policy.renderer.tokenizer.encode(t, add_special_tokens=False).ids, policy.eos] for t in (a, b)]
+    ids = [[*policy.renderer.tokenizer.encode(t, add_special_tokens=False).ids, policy.closing[0]] for t in (a, b)]
     same = next((i for i, (x, y) in enumerate(zip(*ids, strict=False)) if x != y), min(map(len, ids)))
     with torch.inference_mode():
         logits = policy.model(torch.tensor([[*prompt, *ids[0][:same]]])).logits[0, -1]
