@@ -51,10 +51,10 @@ def _fit(work: Work) -> Fitted:
     quiet()
     settings, fit, held_out = work.recipe.train, work.sealed.fit, work.sealed.held_out
     model = load_model(work.base, settings, work.seed)
-    packing = {"packing": True, "max_length": work.sealed.longest} if settings.packing else {
-        "max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}
-    }  # fmt: skip
-    config = SFTConfig(**arguments(settings, work.scratch, work.seed, evaluates=bool(len(held_out))), **packing)
+    packing: dict[str, Any] = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    if settings.packing:  # nothing is padded, and what looks like padding closes replies where the two are one token
+        packing = {"packing": True, "max_length": work.sealed.longest, "include_num_input_tokens_seen": "all"}
+    config = SFTConfig(**arguments(settings, work.scratch, work.seed, evaluates=bool(len(held_out))) | packing)
     columns = ["input_ids", "labels"]
 
     def make(callbacks: list[Any]) -> PolicyTrainer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def test_packing_and_gradient_checkpointing_change_nothing_but_the_cost(made: Ma
     )
     assert close(plain, packed)
     assert close(plain, spared)
+
+
+def test_packed_tokens_are_all_counted_where_padding_is_the_token_that_closes_a_reply(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.recipe.base_model, tmp_path / "base")
+    file = tmp_path / "base" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pad_token": "<|im_end|>"}))
+    row = train(made.changed("padded", packing=True), made.lake, 0, HUSH, base=str(tmp_path / "base"))
+    rows = made.lake.read(made.recipe.dataset_table).to_pylist()
+    assert metrics(row)["tokens"] == sum(r["n_tokens"] for r in rows if r["split"] == "train")
 
 
 def test_with_every_token_in_the_loss_model_and_card_count_every_token(made: Made) -> None:
