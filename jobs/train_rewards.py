@@ -100,8 +100,8 @@ def require_prompts(recipe: Recipe, n_prompts: int) -> None:
     if n_prompts < wanted:
         raise RecipeError(
             f"a step takes {wanted} prompts (`train.batch_size: {t.batch_size}`, `gradient_accumulation: "
-            f"{t.gradient_accumulation}`, `grpo.group: {group}`, processes: {processes}), and the dataset has {n_prompts}. Lower "
-            "batch_size or gradient_accumulation, or widen `source`."
+            f"{t.gradient_accumulation}`, `grpo.group: {group}`, processes: {processes}), and the dataset has {n_prompts}. "
+            "Lower batch_size or gradient_accumulation, or widen `source`."
         )
 
 

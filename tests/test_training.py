@@ -61,7 +61,9 @@ def test_packing_and_gradient_checkpointing_change_nothing_but_the_cost(made: Ma
     assert close(plain, spared)
 
 
-def test_packed_tokens_are_all_counted_where_padding_is_the_token_that_closes_a_reply(made: Made, tmp_path: Path) -> None:
+def test_packed_tokens_are_all_counted_where_padding_is_the_token_that_closes_a_reply(
+    made: Made, tmp_path: Path
+) -> None:
     shutil.copytree(made.recipe.base_model, tmp_path / "base")
     file = tmp_path / "base" / "tokenizer_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "pad_token": "<|im_end|>"}))

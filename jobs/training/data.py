@@ -66,7 +66,8 @@ def sealed_for(recipe: Recipe, lake: Lake, base: str) -> Sealed:
     """The newest version of a recipe's dataset; raises RecipeError when it cannot be trained on with this base model.
 
     Refused: no dataset, none with a trained token, one rendered with another tokenizer or template, labels that are not the
-    tokens they stand for, tokens the model has no embedding of, rows longer than its context. With `loss: text` every token is labelled.
+    tokens they stand for, tokens the model has no embedding of, rows longer than its context.
+    With `loss: text` every token is labelled.
     """
     name = recipe.dataset_table
     found = seal_of(lake, name)
@@ -99,7 +100,9 @@ def sealed_for(recipe: Recipe, lake: Lake, base: str) -> Sealed:
 
 def _whole(rows: pa.Table) -> pa.Table:
     """Rows with every token in the loss, but for the first of each, which nothing predicts."""
-    n_trained = pc.max_element_wise(pc.subtract(rows.column("n_tokens"), 1), 0).cast(rows.schema.field("n_trained_tokens").type)
+    n_trained = pc.max_element_wise(pc.subtract(rows.column("n_tokens"), 1), 0).cast(
+        rows.schema.field("n_trained_tokens").type
+    )
     for name, column in (("labels", rows.column("input_ids")), ("n_trained_tokens", n_trained)):
         rows = rows.set_column(rows.schema.get_field_index(name), name, column)
     return rows
