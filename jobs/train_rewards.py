@@ -105,6 +105,20 @@ def require_prompts(recipe: Recipe, n_prompts: int) -> None:
         )
 
 
+def require_same_prompts(tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise RecipeError where TRL would ask something else than the dataset: it reads special tokens spelt out in content."""
+    differing = []
+    for r in rows:
+        asked = tokenizer.apply_chat_template(json.loads(r["messages"]), add_generation_prompt=True, return_dict=True)
+        if list(asked["input_ids"]) != list(r["input_ids"]):
+            differing.append(r["row_id"])
+    if differing:
+        raise RecipeError(
+            f"TRL renders {len(differing)} of {len(rows)} prompts otherwise than the dataset (such as "
+            f"{', '.join(differing[:3])}): their text spells out special tokens. Leave them out by `source.where`."
+        )
+
+
 def corpus_of(recipe: Recipe) -> str:
     """Where the groups of a recipe's training are recorded."""
     return settings_of(recipe).corpus or f"rollouts/{recipe.name}-trained"
@@ -224,6 +238,7 @@ def _fit(work: Work) -> Fitted:
     named = f"{model_name(recipe, work.seed)}-{recipe.training_hash[:12]}-{work.sealed.hash[:12]}-{work.seed}"
     groups = Groups(work.lake, settings, corpus, named, wanted, functions, models.policy)
     tokenizer = AutoTokenizer.from_pretrained(work.base)
+    require_same_prompts(tokenizer, rows)
     model = load_model(work.base, recipe.train, work.seed)
     asked = Dataset.from_list([{"prompt": json.loads(r["messages"]), "row": i} for i, r in enumerate(rows)])
     shared = arguments(recipe.train, work.scratch, work.seed, evaluates=False)
