@@ -82,10 +82,11 @@ class Renderer:
     @cached_property
     def closing_ids(self) -> list[int]:
         """Tokens that end a reply: the one the template closes it with, and the tokenizer's end of text where it is another."""
-        names = {self.special.get("eos_token")}
+        end = self.tokenizer.token_to_id(self.special.get("eos_token") or "")
+        ends = set() if end is None else {end}
         with suppress(RenderError):  # a template that cannot be learnt from can still be asked
-            names.add(self._template.frame.closing)
-        return sorted(number for number, token in self.special_ids.items() if token in names)
+            ends |= {number for number, token in self.special_ids.items() if token == self._template.frame.closing}
+        return sorted(ends)
 
     @cached_property
     def _template(self) -> Template:
