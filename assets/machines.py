@@ -153,7 +153,10 @@ def _wait(launch: Sequence[str], name: str) -> None:
         status = process.wait()
     except (DagsterExecutionInterruptedError, KeyboardInterrupt):
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
         raise
     if status:
         raise dg.Failure(

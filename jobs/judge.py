@@ -71,6 +71,7 @@ class VllmCritic:
             max_tokens=call.max_tokens,
             seed=call.seed,
             structured_outputs=schema,
+            stop_token_ids=self.renderer.closing_ids,
             logprobs=_TOP if call.yes_no else None,
         )
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from stepwell.data_settings import (
     Curate,
@@ -23,6 +23,15 @@ from stepwell.ids import canonical, sha256
 from stepwell.settings import Collect, Dagger, Dpo, Grpo, Part, Revision, Steer, Tasks, World
 
 RECIPES = Path("jobs/recipes")
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("each seed once: the same one gives the same run")
+    return seeds
+
+
+Seeds = Annotated[tuple[int, ...], AfterValidator(_distinct)]
 
 
 class Lora(Part):
@@ -84,7 +93,7 @@ class Evaluation(Part):
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int = 10_000
-    sampling_seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    sampling_seeds: Seeds = Field(default=(0,), min_length=1)
     tasks: Tasks | None = None
     batch_size: int = Field(default=32, ge=1)
     max_new_tokens: int = 64
@@ -156,7 +165,7 @@ class Recipe(Part):
     dagger: Dagger | None = None
     evaluation: Evaluation = Evaluation()
     trial: Revision | None = None
-    seeds: tuple[int, ...] = (0,)
+    seeds: Seeds = (0,)
 
     @property
     def hash(self) -> str:

@@ -88,7 +88,7 @@ class Store:
             return
         target = Path(self.uri) / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        draft = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")  # containers share process ids
         with draft.open("wb") as file:
             file.write(data)
             file.flush()

@@ -235,6 +235,7 @@ def test_near_copies_go_and_others_stay(lake: Lake, within: str) -> None:
         > jaccard(words(long(1)), words(long(1, changed=40)))
     )
     assert lake.store.get(KEPT)
+    lake.store.put(KEPT, b"damaged, and worked out again")
     EventLog(lake).append(trajectory("f-new", long(2, changed=1), task_id="one", resolved=False), "more")
     again = select(lake, recipe({"dedup": {"exact": "off", "near": 0.75, "within": within}}))
     assert set(again.rows.filter(pl.col("dropped").is_not_null())["trajectory_id"]) == gone | {"f-new"}

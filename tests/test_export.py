@@ -609,6 +609,12 @@ def test_a_file_is_there_whole_or_not_at_all(lake: Lake, tmp_path: Path, monkeyp
     export(lake, Request("atif"), tmp_path / "runs")
     export(lake, Request("atif", where="trajectory_id = 'a'"), tmp_path / "runs", overwrite=True)
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["a.trajectory.json"]
+    for request, mine in ((Request("atif"), tmp_path / "mine"), (Request("chat"), tmp_path / "mine.jsonl")):
+        mine.mkdir()
+        (mine / "notes.txt").write_text("kept")
+        with pytest.raises(UsageError, match="holds what no export wrote"):
+            export(lake, request, mine, overwrite=True)
+        assert (mine / "notes.txt").read_text() == "kept"
     with pytest.raises(UsageError, match="no folder"), whole(tmp_path / "nowhere" / "x", False):
         pass
 

@@ -66,6 +66,13 @@ train: {packing: true, learning_rate: 1e-3}
     assert (loaded.train.packing, loaded.train.learning_rate) == (True, 0.001)
 
 
+@pytest.mark.parametrize("text", ["seeds: [1, 2, 1]", "evaluation: {sampling_seeds: [0, 0]}"])
+def test_a_seed_is_named_once(tmp_path: Path, text: str) -> None:
+    (tmp_path / "twice.yaml").write_text(text)
+    with pytest.raises(RecipeError, match="each seed once"):
+        recipe.load(tmp_path / "twice.yaml")
+
+
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
 def test_every_recipe_in_the_docs_loads(page: Path, tmp_path: Path) -> None:
     for text in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):

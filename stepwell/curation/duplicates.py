@@ -128,8 +128,11 @@ def _of(rows: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
 
 def _load(store: Store) -> dict[str, Signature]:
     held = store.get(KEPT)
-    rows = None if held is None else pl.read_parquet(io.BytesIO(held)).filter(pl.col("version") == _VERSION)
-    if rows is None:
+    if held is None:
+        return {}
+    try:
+        rows = pl.read_parquet(io.BytesIO(held)).filter(pl.col("version") == _VERSION)
+    except pl.exceptions.PolarsError:  # damaged: all of it can be worked out again
         return {}
     return {key: np.frombuffer(data, np.uint32) for key, data in rows.select("key", "signature").iter_rows()}
 

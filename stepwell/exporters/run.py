@@ -28,7 +28,7 @@ from stepwell.errors import UnknownName, UsageError
 from stepwell.exporters.base import Exporter, LeftOut, Make, Obj, OpenSink, Options, Sink
 from stepwell.exporters.reading import corpora_of, hidden_since, listed, trajectories
 from stepwell.exporters.registry import EXPORTERS
-from stepwell.exporters.writing import checksum, whole
+from stepwell.exporters.writing import checksum, manifest_of, whole
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.seals import seal_of
@@ -103,8 +103,7 @@ def export(
         if part is not None:
             report.n_bytes, report.sha256 = checksum(part)
     if path is not None:
-        beside = path.with_name(f"{path.name}.manifest.json")
-        with whole(beside, overwrite=True) as part:
+        with whole(manifest_of(path), overwrite=True) as part:
             part.write_bytes(orjson.dumps(report.manifest(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     return report
 

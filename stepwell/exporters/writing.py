@@ -108,14 +108,22 @@ class ParquetRows:
             self._rows = []
 
 
+def manifest_of(path: Path) -> Path:
+    """Where the manifest of an export to a path is."""
+    return path.with_name(f"{path.name}.manifest.json")
+
+
 @contextmanager
 def whole(path: Path, overwrite: bool) -> Iterator[Path]:
     """A temporary name beside a path; what is written there takes the path's place unless the block raises.
 
-    Raises UsageError when something is there already and is not to be overwritten, or its folder is not there.
+    Raises UsageError when something is there already and is not to be overwritten, as no folder is that another wrote, or its
+    folder is not there.
     """
     if path.exists() and not overwrite:
         raise UsageError(f"{str(path)!r} exists; name another path, or give --overwrite.")
+    if path.is_dir() and any(path.iterdir()) and not manifest_of(path).exists():
+        raise UsageError(f"the folder {str(path)!r} holds what no export wrote; name another path.")
     if not path.parent.is_dir():
         raise UsageError(f"no folder {str(path.parent)!r}; make it, or name another path.")
     part, old = (path.parent / f".{path.name}.{os.getpid()}.{end}" for end in ("part", "old"))
