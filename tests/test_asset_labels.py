@@ -7,9 +7,12 @@ from pathlib import Path
 
 import dagster as dg
 import lakes
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from assets import columns
+from assets.checks import checks
 from assets.definitions import build_defs
 from assets.log_assets import sources
 from assets.resources import Experiments, Settings
@@ -108,6 +111,24 @@ def test_what_is_materialised_shows_its_lineage_tables_and_plots(tmp_path: Path)
     )
     for name, plot in plots:
         assert "data:image/png" in str(made[name][plot].value), (name, plot)
+
+
+@pytest.mark.parametrize("columns", [["trajectory_id"], [*TABLES["steps"].schema.names, "mine"]])
+def test_a_table_that_does_not_fit_fails_its_check_and_not_the_step(tmp_path: Path, columns: list[str]) -> None:
+    lake = Lake(tmp_path / "lake")
+    rows = TABLES["steps"].schema.empty_table()
+    rows = rows.append_column("mine", pa.array([], pa.string())).select(columns)
+    write_deltalake(lake.path("steps"), rows)
+    key = dg.AssetCheckKey(dg.AssetKey("steps"), "fits_schema")
+    (check,) = (c for c in checks(Experiments(recipes={})) if key in c.check_keys)
+
+    @dg.asset
+    def steps() -> None: ...
+
+    result = dg.materialize([steps, check], resources={"settings": Settings(lake_uri=lake.uri)})
+    (said,) = result.get_asset_check_evaluations()
+    assert (result.success, said.passed) == (True, False)
+    assert ("foreign column 'mine'" if "mine" in columns else "missing 'step'") in str(said.metadata["first"].value)
 
 
 def test_models_and_evaluations_link_to_each_other_and_show_rates(tmp_path: Path) -> None:
