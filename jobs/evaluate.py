@@ -164,8 +164,6 @@ def located(recipe: Recipe, lake: Lake, name: str) -> tuple[str, str]:
 def require_sense(recipe: Recipe) -> None:
     """Raise RecipeError for settings that contradict each other."""
     e = recipe.evaluation
-    if len(set(e.sampling_seeds)) < len(e.sampling_seeds):
-        raise RecipeError(f"`evaluation.sampling_seeds: {list(e.sampling_seeds)}` has a seed twice; name each once.")
     if len(e.sampling_seeds) > 1 and e.temperature == 0:
         raise RecipeError(
             f"`evaluation.sampling_seeds: {list(e.sampling_seeds)}` at temperature 0, where nothing is drawn: every one would "

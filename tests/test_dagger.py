@@ -456,6 +456,9 @@ def test_iterations_know_their_inputs(lake: Lake, tmp_path: Path) -> None:
         Loop(load(experiment(tmp_path, resamples=2)), lake)
     with pytest.raises(RecipeError, match="must be a `model`"):
         Loop(load(experiment(tmp_path, student={"kind": "oracle"})), lake)
+    several = load(experiment(tmp_path)).model_copy(update={"evaluation": Evaluation(sampling_seeds=(0, 1))})
+    with pytest.raises(RecipeError, match="evaluates under seed 0 alone"):
+        Loop(several, lake)
     told = CliRunner().invoke(build_app(), ["dagger", str(experiment(tmp_path)), "--lake", lake.uri, "--dry-run"])
     assert orjson.loads(told.stdout)["beta"] == [1.0, 0.8]
 

@@ -438,6 +438,5 @@ def test_devices_that_are_not_there_are_said(made: Made, changes: dict[str, Any]
 
 
 def test_seeds_that_draw_nothing_are_refused(made: Made) -> None:
-    for changes in ({"sampling_seeds": (0, 1)}, {"sampling_seeds": (1, 1), "temperature": 1.0}):
-        with pytest.raises(RecipeError, match="sampling_seeds"):
-            require_sense(made.with_(**changes))
+    with pytest.raises(RecipeError, match="sampling_seeds"):
+        require_sense(made.with_(sampling_seeds=(0, 1)))
