@@ -64,8 +64,8 @@ class Loop:
             raise RecipeError(f"the scripted teacher of {recipe.name!r} can label a state once; set `resamples: 1`.")
         if recipe.evaluation.sampling_seeds != (0,):
             raise RecipeError(
-                f"`evaluation.sampling_seeds: {list(recipe.evaluation.sampling_seeds)}` of {recipe.name!r}; a loop evaluates under "
-                "seed 0 alone. Leave it out; `python -m jobs.evaluate` takes the model of an iteration under several."
+                f"`evaluation.sampling_seeds: {list(recipe.evaluation.sampling_seeds)}` of {recipe.name!r}; a loop evaluates "
+                "under seed 0 alone. Leave it out; `python -m jobs.evaluate` takes the model of an iteration under several."
             )
         self.whole, self.lake, self.settings = recipe, lake, recipe.dagger
         self.dataset = recipe.dataset
