@@ -161,7 +161,9 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Paramet
                 batches.append(batch)
             return pa.Table.from_batches(batches, reader.schema).rename_columns(names)
     except UnicodeDecodeError as error:  # DuckDB cut its message within a letter
-        raise UsageError("DuckDB refuses the query, for a letter outside ASCII that cannot stand there.") from error
+        raise UsageError(
+            "DuckDB refuses the query for a letter outside ASCII; allowed: such letters in texts and quoted names. Quote it."
+        ) from error
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         if "Out of Memory" in str(error):
             raise UsageError(

@@ -1,8 +1,9 @@
 """A long log for benchmarks: real-shaped trajectories of about 40 steps, written as Arrow in commits as imports make them.
 
-    python -m tests.bench.long_log [LAKE [TRAJECTORIES]]
+    python -m tests.bench.long_log [LAKE [TRAJECTORIES [STEPS]]]
 
-Without a lake it writes to a folder that is removed again.
+Without a lake it writes to a folder that is removed again. At the end the log is compacted, and thirty trajectories are read by
+id after a first, by clock.
 
 Texts vary in every step; ids are digests, so neighbours in the log are not neighbours in the order of ids.
 """
@@ -14,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,10 +23,12 @@ import pyarrow as pa
 
 from schemas.events import EVENTS
 from schemas.kinds import KINDS
+from stepwell import query
 from stepwell.event import Event
 from stepwell.ids import digest
 from stepwell.lake import Lake
 from stepwell.log import EventLog
+from stepwell.maintenance import maintain
 
 CORPUS = "bench"
 STEPS = 40
@@ -110,12 +113,12 @@ def offered(number: int, events: int = 500) -> list[Event]:
     return [Event("action", name, CORPUS, "agent", {"text": f"{i}"}, i % (2 * STEPS)) for i, name in enumerate(names)]
 
 
-def main(lake: str | None = None, n: str = "1000") -> None:
+def main(lake: str | None = None, n: str = "1000", steps: str = str(STEPS)) -> None:
     """Write a log and print how long that took, and what appends and replays cost whoever begins, and goes on."""
     begun = time.process_time()
     with tempfile.TemporaryDirectory() as scratch:
         place = Lake(lake or scratch)
-        events = write(place, range(int(n)))
+        events = write(place, range(int(n)), int(steps))
         print(f"{n} trajectories, {events} events: {time.process_time() - begun:.1f} s CPU", flush=True)
         for process in ("no index yet", "index on disk"):
             log, taken = EventLog(place), []
@@ -129,6 +132,21 @@ def main(lake: str | None = None, n: str = "1000") -> None:
             replay = 1000 * (time.process_time() - begun)
             told = f"first {taken[0]:.0f} ms CPU, then {statistics.median(taken[1:]):.0f}; a first replay {replay:.0f}"
             print(f"appends of {len(facts)} new events, {process}: {told}", flush=True)
+        maintain(place)
+        log, connection = EventLog(place), query.connect(place)
+        ids = [digest("bench", number) for number in random.Random(1).choices(range(int(n)), k=31)]
+        sql = "FROM events WHERE trajectory_id = ?"
+        ways: dict[str, Callable[[str], pa.Table]] = {
+            "replay": log.replay, "SQL": lambda name: query.run(connection, sql, [name])
+        }  # fmt: skip
+        for way, read in ways.items():
+            waited = []
+            for name in ids:
+                started = time.perf_counter()
+                assert len(read(name))
+                waited.append(1000 * (time.perf_counter() - started))
+            told = f"first {waited[0]:.0f} ms, then {statistics.median(waited[1:]):.0f}, at most {max(waited[1:]):.0f}"
+            print(f"one of {n} by id, {way}: {told}", flush=True)
 
 
 if __name__ == "__main__":
