@@ -7,7 +7,7 @@ Does not belong here: the append itself (`log`), files (`importers`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -60,9 +60,19 @@ def reject_row(
     path: str, offset: int, reason: str, detail: str, raw: bytes, format: str | None, batch_id: str
 ) -> dict[str, Any]:
     """A row of `rejects`; the same input for the same reason always has the same id."""
-    path = storable(path)
-    return {
-        "reject_id": digest(path, offset, reason, sha256(raw or detail)), "path": path, "offset": offset,
-        "reason": reason, "detail": storable(detail), "format": storable(format), "raw": raw, "batch_id": batch_id,
-        "recorded_at": datetime.now(UTC),
+    row = {
+        "path": storable(path), "offset": offset, "reason": reason, "detail": storable(detail), "format": storable(format),
+        "raw": raw, "batch_id": batch_id, "recorded_at": datetime.now(UTC),
     }  # fmt: skip
+    return {"reject_id": reject_id(row), **row}
+
+
+def without_bytes(row: dict[str, Any]) -> dict[str, Any]:
+    """A reject of a file whose trajectories were taken down: what it kept of the file, and quoted of it, is theirs."""
+    left = row | {"raw": b"", "detail": "its bytes went with the trajectories of its file, which were taken down."}
+    return left | {"reject_id": reject_id(left)}
+
+
+def reject_id(row: Mapping[str, Any]) -> str:
+    """Identity of a reject: where it stood, why, and its bytes; what is said of it where there are none."""
+    return digest(row["path"], row["offset"], row["reason"], sha256(row["raw"] or row["detail"]))

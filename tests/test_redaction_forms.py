@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -201,6 +202,54 @@ def test_a_reject_keeps_nothing_of_a_session_that_was_redacted(tmp_path: Path) -
     assert dict(report.reasons) == {"diverged": 1}
     assert [r["raw"] for r in lake.read("rejects").to_pylist()] == [b""]
     assert [*scan(lake, Target((PHRASE,)))] == []
+
+
+def test_a_takedown_takes_the_bad_lines_of_its_session(tmp_path: Path) -> None:
+    records, lake = spoken(claude, 0), Lake(tmp_path / "lake")
+    path = written(tmp_path / "in" / "s.jsonl", records)
+    path.write_text(path.read_text() + '{"type": "user", "message": {"content": "' + PHRASE)
+    assert import_paths(lake, [path]).trajectories == 1
+    assert any(PHRASE.encode() in row["raw"] for row in lake.read("rejects").to_pylist())
+    down = frozenset(EventLog(lake).read().column("trajectory_id").to_pylist())
+    redact(lake, Target(down=down), "asked for")
+    assert [*scan(lake, Target((PHRASE,)))] == []
+    left = lake.read("rejects").drop_columns(["batch_id", "recorded_at"]).to_pylist()
+    assert [(row["raw"], row["path"]) for row in left] == [(b"", str(path))]
+    assert "taken down" in left[0]["detail"]
+    import_paths(lake, [path])
+    assert lake.read("rejects").drop_columns(["batch_id", "recorded_at"]).to_pylist() == left
+    assert [*scan(lake, Target((PHRASE,)))] == []
+
+
+def test_a_takedown_of_one_of_many_leaves_what_is_of_others(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    rows = [
+        {"messages": [{"role": "user", "content": t}, {"role": "assistant", "content": t}]} for t in ("one", PHRASE)
+    ]
+    path = written(tmp_path / "in" / "rows.jsonl", rows)
+    path.write_text(path.read_text() + '{"messages": broken}\n')
+    assert import_paths(lake, [path]).trajectories == 2
+    said = [(r["trajectory_id"], str(r)) for r in EventLog(lake).read().to_pylist()]
+    first, second = ({name for name, text in said if t in text} for t in (f"'{PHRASE}'", "'one'"))
+    redact(lake, Target(down=frozenset(first)), "asked for")
+    assert [row["raw"] for row in lake.read("rejects").to_pylist()] == [b'{"messages": broken}']
+    redact(lake, Target(down=frozenset(second)), "asked for")
+    assert [row["raw"] for row in lake.read("rejects").to_pylist()] == [b""]
+
+
+def test_a_takedown_of_one_of_many_takes_the_bytes_of_a_whole_file(tmp_path: Path) -> None:
+    lake, path = Lake(tmp_path / "lake"), tmp_path / "rows.jsonl.gz"
+    rows = [
+        {"messages": [{"role": "user", "content": str(n)}, {"role": "assistant", "content": "hi"}]} for n in range(3000)
+    ]
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())[:-200])
+    assert 1 < import_paths(lake, [path]).trajectories < 3000
+    one = EventLog(lake).read().column("trajectory_id")[0].as_py()
+    assert [row["raw"] for row in lake.read("rejects").to_pylist()] == [path.read_bytes()]
+    redact(lake, Target(down=frozenset([one])), "asked for")
+    assert [row["raw"] for row in lake.read("rejects").to_pylist()] == [b""]
+    import_paths(lake, [path])
+    assert [row["raw"] for row in lake.read("rejects").to_pylist()] == [b""]
 
 
 def test_an_outcome_that_was_redacted_does_not_return_with_its_report(tmp_path: Path) -> None:

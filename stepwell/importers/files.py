@@ -195,9 +195,14 @@ def read_head(path: Path) -> bytes:
         if not stat.S_ISREG(about.st_mode):
             return b""
         with path.open("rb") as file:
-            return file.read(about.st_size if about.st_size <= LONGEST_LINE else HEAD)
+            return file.read(kept_of(about.st_size))
     except OSError:
         return b""
+
+
+def kept_of(size: int) -> int:
+    """How many bytes are kept of a rejected file of some size."""
+    return size if size <= LONGEST_LINE else HEAD
 
 
 @dataclass(frozen=True)

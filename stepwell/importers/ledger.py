@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 
 from schemas.rejects import REJECTS
 from schemas.sources import SOURCES
-from stepwell.appending import reject_row
+from stepwell.appending import reject_row, without_bytes
 from stepwell.event import Event, to_table
 from stepwell.ids import sha256, storable
 from stepwell.importers.base import Imported, Rejected
 from stepwell.importers.fidelity import Fidelity
-from stepwell.importers.files import read_head
+from stepwell.importers.files import kept_of, read_head
 from stepwell.importers.growing import COLUMNS, additions
 from stepwell.lake import Lake
 from stepwell.log import EventLog
@@ -38,6 +38,8 @@ class Taken:
     n_bytes: int
     corpus: str = ""
     n_rejected: int = 0
+    n_down: int = 0
+    """How many of its trajectories were taken down before."""
     n_steps: int = 0
     n_events: int = 0
     outcome_path: str | None = None
@@ -77,6 +79,7 @@ class Ledger:
         self._rows: list[dict[str, Any]] = []
         self._aliases: list[tuple[str, str]] = []
         self._rejects: list[dict[str, Any]] = []
+        self._down: dict[str, Taken] = {}
         self._events = self._bytes = 0
         sources = lake.read("sources", columns=["content_hash", "path", "n_rejected", "n_trajectories"]).to_pylist()
         self._hashes = {
@@ -133,6 +136,14 @@ class Ledger:
             raw, detail = self.redactor.raw(raw), self.redactor.redact(detail)
         self._rejects.append(reject_row(path, rejected.offset, rejected.reason, detail, raw, format, self.batch_id))
 
+    def _left(self, reject: dict[str, Any]) -> dict[str, Any]:
+        """A reject; without its bytes when they are of trajectories that were taken down."""
+        file = self._down.get(reject["path"])
+        if file is None:
+            return reject
+        whole = file.n_down == len(file.trajectory_ids) or len(reject["raw"]) == kept_of(file.n_bytes)
+        return without_bytes(reject) if whole else reject
+
     def _full(self, n_bytes: int) -> None:
         self._bytes += n_bytes
         if self._events >= self.batch_events or self._bytes >= _MOST_BYTES:
@@ -143,7 +154,7 @@ class Ledger:
         if self._held:
             self._commit(self._held)
         if self._rejects:
-            rows = {r["reject_id"]: r for r in self._rejects}
+            rows = {r["reject_id"]: r for r in map(self._left, self._rejects)}
             self.lake.add("rejects", pa.Table.from_pylist(list(rows.values()), REJECTS.schema))
         self._add_sources([*self._rows, *map(self._file_source, self._done)])
         self._add_sources(self._elsewhere())
@@ -169,6 +180,8 @@ class Ledger:
             stored = corpora.get(one.trajectory.trajectory_id)
             if stored == _DOWN:
                 stored = None  # taken down: it does not come back
+                one.file.n_down += 1
+                self._down[storable(one.file.path)] = one.file
             elif stored is None:
                 corpora[one.trajectory.trajectory_id] = one.trajectory.corpus
                 events += one.events

@@ -10,17 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Set
 
 import orjson
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stepwell.lake import ERASED, Lake
+from stepwell.redaction.rejected import Files
 from stepwell.redaction.scan import hit_in
 from stepwell.redaction.target import Taking
 from stepwell.scanning import file_name
 
 
-def erase(lake: Lake, name: str, taking: Taking, trajectories: Set[str]) -> int:
-    """Erase every file of a table that no longer counts and holds rows of these trajectories or a value; returns how many."""
+def erase(lake: Lake, name: str, taking: Taking, trajectories: Set[str], files: Files) -> int:
+    """Erase every file of a table that no longer counts and holds rows of these trajectories, bytes of their files or a value.
+
+    Returns how many.
+    """
     with lake.lock(name):
         handle = lake.table(name)
         if handle is None:
@@ -29,7 +34,7 @@ def erase(lake: Lake, name: str, taking: Taking, trajectories: Set[str]) -> int:
         live = set(map(file_name, handle.file_uris()))
         log = f"{name}/_delta_log/"
         old = [p for p in lake.store.paths(name) if p.endswith(".parquet") and not p.startswith(log)]
-        old = [p for p in old if file_name(p) not in live and _concerned(lake, p, taking, trajectories)]
+        old = [p for p in old if file_name(p) not in live and _concerned(lake, p, taking, trajectories, files)]
         gone = lake.erased(name) | {file_name(p) for p in old}
         if gone:
             lake.store.put(f"{name}/{ERASED}", orjson.dumps(sorted(gone)))
@@ -39,11 +44,14 @@ def erase(lake: Lake, name: str, taking: Taking, trajectories: Set[str]) -> int:
         return len(old)
 
 
-def _concerned(lake: Lake, path: str, taking: Taking, trajectories: Set[str]) -> bool:
+def _concerned(lake: Lake, path: str, taking: Taking, trajectories: Set[str], files: Files) -> bool:
     if hit_in(lake, path, taking.target) is not None:
         return True
     with lake.store.fs.open_input_file(path) as file:
         parquet = pq.ParquetFile(file)
+        if {"path", "raw"} <= set(parquet.schema_arrow.names):
+            rows = (pa.Table.from_batches([b]) for b in parquet.iter_batches(batch_size=1024, columns=["path", "raw"]))
+            return any(pc.any(files.rows(some)).as_py() for some in rows)
         if not trajectories or "trajectory_id" not in parquet.schema_arrow.names:
             return False
         found = (pc.unique(b.column(0)).to_pylist() for b in parquet.iter_batches(columns=["trajectory_id"]))

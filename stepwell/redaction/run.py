@@ -18,11 +18,12 @@ import pyarrow.compute as pc
 
 from schemas.tables import TABLES
 from stepwell.affected import rows_at, table_of
+from stepwell.appending import reject_id, without_bytes
 from stepwell.fold import refresh
-from stepwell.ids import digest, sha256
 from stepwell.lake import Lake
 from stepwell.redaction.history import erase
 from stepwell.redaction.others import clean_caches, clean_files, require_stopped
+from stepwell.redaction.rejected import Files, files_of
 from stepwell.redaction.report import Report, keep, unfinished
 from stepwell.redaction.rewriting import rewritten
 from stepwell.redaction.scan import scan
@@ -57,7 +58,7 @@ def redact(
     taking = Taking(target, Redactor(salt_of(lake)), reason)
     with undisturbed(lake, say, patience):
         require_stopped(lake, taking)
-        report = _planned(lake, taking)
+        report, files = _planned(lake, taking), files_of(lake, target)
         say(f"{len(report.trajectories)} trajectories, {len(report.models)} models concerned")
         concerned = sorted({*report.trajectories, *report.taken_down})
         report.cached += clean_caches(lake, taking, _said(lake, taking))
@@ -74,9 +75,11 @@ def redact(
                 _dataset(report, lake, name, taking)
         for name in TABLES:
             if name != "events":
-                _table(report, lake, name, taking)
+                _table(report, lake, name, taking, files)
         for name in lake.table_names():
-            report.files_erased[name] = report.files_erased.get(name, 0) + erase(lake, name, taking, set(concerned))
+            report.files_erased[name] = report.files_erased.get(name, 0) + erase(
+                lake, name, taking, set(concerned), files
+            )
         report.files_changed += clean_files(lake, taking)
         say("scanning every file")
         report.left = [f"{hit.path}: {hit.how}" for hit in scan(lake, target)]
@@ -194,25 +197,32 @@ def _dataset(report: Report, lake: Lake, name: str, taking: Taking) -> None:
     _version(report, lake, name, taking, kept, seal=seal | {"dataset_hash": f"redacted:{taking.name}"})
 
 
-def _table(report: Report, lake: Lake, name: str, taking: Taking) -> None:
-    """Put markers into rows that hold a value; drop what was measured on a trajectory that is taken down."""
+def _table(report: Report, lake: Lake, name: str, taking: Taking, files: Files) -> None:
+    """Put markers into rows that hold a value; drop what was measured on a trajectory taken down, and bytes of its file."""
     down = pa.array(sorted(taking.target.down), pa.string())
 
+    def gone(rows: pa.Table) -> pa.Array:
+        return pc.is_in(rows.column("trajectory_id"), down) if name == "evaluations" else pa.repeat(False, len(rows))
+
+    def bare(rows: pa.Table) -> pa.Array:
+        return files.rows(rows) if name == "rejects" else pa.repeat(False, len(rows))
+
+    def hit(rows: pa.Table) -> pa.ChunkedArray:
+        return pc.or_(pc.or_(gone(rows), bare(rows)), taking.target.rows(rows))
+
     def changed(rows: pa.Table) -> pa.Table | None:
-        gone = pc.is_in(rows.column("trajectory_id"), down) if name == "evaluations" else pa.repeat(False, len(rows))
-        hit = pc.or_(gone, taking.target.rows(rows))
-        if not pc.any(hit).as_py():
+        mask = hit(rows)
+        if not pc.any(mask).as_py():
             return None
-        touched = [mapped(row, taking.clean) for row in rows.filter(pc.and_(hit, pc.invert(gone))).to_pylist()]
+        left = rows.filter(pc.and_(mask, pc.invert(gone(rows))))
+        touched = [
+            mapped(without_bytes(row) if empty else row, taking.clean)
+            for row, empty in zip(left.to_pylist(), bare(left).to_pylist(), strict=True)
+        ]
         for row in touched if name == "rejects" else []:
-            said = sha256(row["raw"] or row["detail"])
-            row["reject_id"] = digest(row["path"], row["offset"], row["reason"], said)
+            row["reject_id"] = reject_id(row)
         schema = lake.spec(name).schema
-        return pa.concat_tables([rows.filter(pc.invert(hit)).cast(schema), pa.Table.from_pylist(touched, schema)])
+        return pa.concat_tables([rows.filter(pc.invert(mask)).cast(schema), pa.Table.from_pylist(touched, schema)])
 
-    if any(taking.target.held(rows) or _measured(name, rows, down) for rows in _batches(lake, name)):
+    if any(pc.any(hit(rows)).as_py() for rows in _batches(lake, name)):
         _version(report, lake, name, taking, changed)
-
-
-def _measured(name: str, rows: pa.Table, down: pa.Array) -> bool:
-    return name == "evaluations" and bool(pc.any(pc.is_in(rows.column("trajectory_id"), down)).as_py())
