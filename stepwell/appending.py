@@ -7,7 +7,8 @@ Does not belong here: the append itself (`log`), files (`importers`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from stepwell.ids import digest, sha256, storable
 from stepwell.log import EventLog
 from stepwell.secrets.redact import redactions, salt_of, secret_id
 
+_NAMED = re.compile(rb"""["']trajectory_id["']\s*:\s*["']([^"'\\]+)""")
 _UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
@@ -33,10 +35,8 @@ def append_fitting(log: EventLog, events: Sequence[Event], batch_id: str, refuse
 
 def without_taken_out(log: EventLog, events: Sequence[Event]) -> list[Event]:
     """The events that no redaction or takedown took out of the log; causes that were redacted are named as they are left."""
-    streams = sorted({e.trajectory_id for e in events})
-    columns = ["trajectory_id", "retraction"]
-    rows = log.read(trajectory_ids=streams, kinds=["retraction"], columns=columns).to_pylist()
-    down = {r["trajectory_id"] for r in rows if r["retraction"]["action"] == "takedown"}
+    rows = _retractions(log, {e.trajectory_id for e in events})
+    down = _down(rows)
     redacted = redactions(rows)
     salt = salt_of(log.lake) if redacted else b""
 
@@ -45,6 +45,23 @@ def without_taken_out(log: EventLog, events: Sequence[Event]) -> list[Event]:
 
     kept = [e for e in events if e.trajectory_id not in down and left(e.event_id) is None]
     return [replace(e, caused_by=left(e.caused_by) or e.caused_by) for e in kept] if redacted else kept
+
+
+def taken_down(log: EventLog, trajectories: Collection[str]) -> set[str]:
+    """Those of these trajectories that were taken down."""
+    return _down(_retractions(log, trajectories)) if trajectories else set()
+
+
+def _retractions(log: EventLog, trajectories: Collection[str]) -> list[dict[str, Any]]:
+    columns = ["trajectory_id", "retraction"]
+    rows: list[dict[str, Any]] = log.read(
+        trajectory_ids=sorted(trajectories), kinds=columns[1:], columns=columns
+    ).to_pylist()
+    return rows
+
+
+def _down(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {r["trajectory_id"] for r in rows if r["retraction"]["action"] == "takedown"}
 
 
 def _fits(event: Event, refuse: Callable[[Event, str], None]) -> bool:
@@ -65,6 +82,11 @@ def reject_row(
         "raw": raw, "batch_id": batch_id, "recorded_at": datetime.now(UTC),
     }  # fmt: skip
     return {"reject_id": reject_id(row), **row}
+
+
+def names_in(raw: bytes) -> set[str]:
+    """The trajectories that an event names which could not be read."""
+    return {name.decode("utf-8", "replace") for name in _NAMED.findall(raw)}
 
 
 def without_bytes(row: dict[str, Any]) -> dict[str, Any]:

@@ -497,6 +497,30 @@ def test_a_takedown_reaches_what_is_held(lake: Lake) -> None:
     run(main)
 
 
+def test_a_takedown_reaches_what_could_not_be_read(lake: Lake) -> None:
+    async def main() -> None:
+        odd = [event("action", name, 9, unheard_of="Plain-Dead-Beef-77") for name in ("down", "t-1")]
+        sent = [*begun("down"), *begun("t-1"), *odd]
+
+        def kept() -> list[bool]:
+            return sorted(bool(row["raw"]) for row in lake.read("rejects").to_pylist())
+
+        async with served(lake) as at:
+            await at.post(sent)
+            await at.post(spans(0), path="/v1/traces")  # as it is open, its segment of the journal is kept
+            await at.until(lambda: kept() == [True, True])
+        held = Path(lake.uri, ".serve", "journal-00000001.jsonl")
+        assert held.read_text().count("Beef-77") == 2
+        assert redact(lake, Target(down=frozenset(["down"])), "asked").done
+        assert held.read_text().count("Beef-77") == 1
+        assert kept() == [False, True]
+        async with served(lake) as at:
+            await at.post(sent)
+        assert kept() == [False, True]
+
+    run(main)
+
+
 def spans(n: int, conversation: str = "talk", say: str = "Repair it.") -> dict[str, Any]:
     """A request with the n-th call of a conversation and the tool it ran."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from stepwell.appending import names_in
 from stepwell.importers.otlp import trajectories_of
 from stepwell.live.shapes import unpacked
 from stepwell.live.traces import spans_of
@@ -27,9 +28,11 @@ def without(records: Sequence[Record], down: Collection[str], events: Collection
 def _events(record: Record, down: Collection[str], events: Collection[str]) -> Record | None:
     told = record["events"]
     kept = [e for e in told if e["trajectory_id"] not in down and not (events and unpacked(dict(e)).event_id in events)]
-    if len(kept) == len(told):
+    unread = record.get("bad", [])
+    bad = [b for b in unread if names_in(b[-1].encode("latin-1")).isdisjoint(down)]
+    if (len(kept), len(bad)) == (len(told), len(unread)):
         return record
-    return {**record, "events": kept} if kept or record.get("bad") else None
+    return {**record, "events": kept, "bad": bad} if kept or bad else None
 
 
 def _spans(record: Record, ids: Iterator[str], down: Collection[str]) -> Record | None:

@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 
 from schemas.rejects import REJECTS
-from stepwell.appending import append_fitting, reject_row, without_taken_out
+from stepwell.appending import append_fitting, names_in, reject_row, taken_down, without_bytes, without_taken_out
 from stepwell.event import Event
 from stepwell.journal import Journal
 from stepwell.lake import Lake
@@ -178,7 +178,9 @@ class Keeper:
             with self.lake.lock("growing"):  # no redaction may come between the look and the append
                 self._append(batch, f"{BATCH}{name}")
         if batch.bad:
+            down = taken_down(self.log, {t for b in batch.bad for t in names_in(b.raw)})
             rows = [reject_row(EVENTS, b.index, b.reason, b.detail, b.raw, FORMAT, f"{BATCH}{name}") for b in batch.bad]
+            rows = [r if names_in(r["raw"]).isdisjoint(down) else without_bytes(r) for r in rows]
             unique = {r["reject_id"]: r for r in rows}
             self.counts.rejected += self.lake.add(
                 "rejects", pa.Table.from_pylist(list(unique.values()), REJECTS.schema)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from stepwell.appending import names_in, taken_down
 from stepwell.importers.files import kept_of
 from stepwell.lake import Lake
 from stepwell.log import EventLog
@@ -17,18 +18,24 @@ from stepwell.redaction.target import Target
 
 @dataclass(frozen=True)
 class Files:
-    """Files by path: `whole` lost all their trajectories, of `parted` others are left, and their sizes are known."""
+    """Files by path: `whole` lost all their trajectories, of `parted` others are left, and their sizes are known.
 
+    `down` are the trajectories, as events name them that were received and could not be read.
+    """
+
+    down: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
     parted: dict[str, frozenset[int]] = field(default_factory=dict)
 
     def rows(self, rejects: pa.Table) -> pa.Array:
-        """Which rejects keep bytes of trajectories taken down: those of a file that lost all, or that are a file as a whole."""
+        """Which rejects keep bytes of what was taken down: those of a file that lost all, of a whole file, or that name it."""
         columns = [rejects.column(name).to_pylist() for name in ("path", "raw")]
         return pa.array([self._hold(path, raw) for path, raw in zip(*columns, strict=True)], pa.bool_())
 
     def _hold(self, path: str, raw: bytes) -> bool:
-        return bool(raw) and (path in self.whole or len(raw) in self.parted.get(path, ()))
+        if not raw or not self.down:
+            return False
+        return path in self.whole or len(raw) in self.parted.get(path, ()) or not self.down.isdisjoint(names_in(raw))
 
 
 def files_of(lake: Lake, target: Target) -> Files:
@@ -39,8 +46,7 @@ def files_of(lake: Lake, target: Target) -> Files:
         names.setdefault(row["path"], set()).update(row["trajectory_ids"])
         sizes.setdefault(row["path"], set()).add(kept_of(row["n_bytes"]))
     touched = {path for path, held in names.items() if held & target.down}
-    others = sorted({name for path in touched for name in names[path]} - target.down)
-    rows = EventLog(lake).read(trajectory_ids=others, kinds=["retraction"], columns=["trajectory_id", "retraction"])
-    down = target.down | {r["trajectory_id"] for r in rows.to_pylist() if r["retraction"]["action"] == "takedown"}
+    others = {name for path in touched for name in names[path]} - target.down
+    down = target.down | taken_down(EventLog(lake), others)
     whole = frozenset(path for path in touched if names[path] <= down)
-    return Files(whole, {path: frozenset(sizes[path]) for path in touched - whole})
+    return Files(target.down, whole, {path: frozenset(sizes[path]) for path in touched - whole})
