@@ -1,19 +1,20 @@
 """The factory: a recipe becomes a branch of the graph, masks -> dataset -> model -> evaluation."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import dagster as dg
 
 from assets.columns import rows
 from assets.plots import bars
-from assets.resources import Experiments, Settings, group_of, job_command
+from assets.resources import BASE, Experiments, Settings, group_of, job_command
 from assets.shown import of_evaluation, of_masks, of_models
 from stepwell.critics.asked import asker_of
 from stepwell.curation.masks import mask_new, masks_hash, rule_of
 from stepwell.curation.select import Selection, select
 from stepwell.datasets.build import build
 from stepwell.datasets.incremental import code_hash
+from stepwell.evaluation.rows import evaluation_id
 from stepwell.launching import ROLLOUTS, evaluation_of, job_of
 from stepwell.models import model_names
 from stepwell.recipe import Recipe
@@ -94,10 +95,23 @@ def selected(selection: Selection) -> dict[str, dg.MetadataValue]:
     return {"selection": table, "left": bars(left, "trajectories left after each stage of the selection")}
 
 
-def base_evaluation(recipe: Recipe, file: Path) -> dg.AssetsDefinition:
-    """The base model the recipes start from, evaluated on the same tasks."""
+def bases(recipes: Mapping[str, Recipe]) -> dict[dg.AssetKey, list[Recipe]]:
+    """The evaluations of bases, each with the recipes it is the measure of: those of one base, suite, settings and world.
 
-    @dg.asset(key=["evaluations", "base"], group_name="base")
+    That of most recipes is `evaluations/base`, any other `evaluations/RECIPE/base` with the first of its recipes.
+    """
+    alike: dict[str, list[Recipe]] = {}
+    for recipe in recipes.values():
+        if evaluation_of(recipe) == ROLLOUTS:
+            alike.setdefault(evaluation_id(recipe, recipe.base_model), []).append(recipe)
+    most = sorted(alike.values(), key=len, reverse=True)
+    return {dg.AssetKey(["evaluations", *([found[0].name] if n else []), BASE]): found for n, found in enumerate(most)}
+
+
+def base_evaluation(key: dg.AssetKey, recipe: Recipe, file: Path) -> dg.AssetsDefinition:
+    """The base model that recipes start from, evaluated on the same tasks."""
+
+    @dg.asset(key=key, group_name="base")
     def base(
         context: dg.AssetExecutionContext, settings: Settings, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult[None]:
@@ -111,10 +125,7 @@ def base_evaluation(recipe: Recipe, file: Path) -> dg.AssetsDefinition:
 
 
 def branches(experiments: Experiments) -> list[dg.AssetsDefinition]:
-    """Every recipe's branch, and the evaluation of the base they share."""
-    recipes = experiments.recipes
-    found = [a for r in recipes.values() for a in branch(r, experiments.folder / f"{r.name}.yaml", recipes)]
-    if experiments.recipes:
-        first = next(iter(experiments.recipes.values()))
-        found.append(base_evaluation(first, experiments.folder / f"{first.name}.yaml"))
-    return found
+    """Every recipe's branch, and the evaluations of the bases they share."""
+    recipes, folder = experiments.recipes, experiments.folder
+    found = [a for r in recipes.values() for a in branch(r, folder / f"{r.name}.yaml", recipes)]
+    return found + [base_evaluation(key, of[0], folder / f"{of[0].name}.yaml") for key, of in bases(recipes).items()]

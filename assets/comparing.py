@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.branch import bases
 from assets.plots import drawn
 from assets.resources import Experiments, Settings
 from stepwell.datasets.methods import CRITICS
@@ -12,7 +13,7 @@ from stepwell.evaluation.report import plots
 def comparisons_asset(experiments: Experiments) -> dg.AssetsDefinition:
     """The table a reader wants: one line an arm, and every pair compared."""
     policies = [n for n, r in experiments.recipes.items() if r.dataset is None or r.dataset.method not in CRITICS]
-    upstream = [dg.AssetKey(["evaluations", name]) for name in ("base", *policies)]
+    upstream = [*bases(experiments.recipes), *(dg.AssetKey(["evaluations", name]) for name in policies)]
     check = dg.AssetCheckSpec(
         "one_measure", asset="comparisons",
         description="Comparisons corrected together share one task set and one price policy, and their evaluations are there.",

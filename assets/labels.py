@@ -34,7 +34,7 @@ def labelled(assets: Sequence[dg.AssetsDefinition], experiments: Experiments) ->
     def label(spec: dg.AssetSpec) -> dg.AssetSpec:
         kind, name = spec.key.path[0], spec.key.path[-1]
         stage, owner = _STAGES.get(kind, _REPORTED)
-        recipe = experiments.recipes.get(name) if len(spec.key.path) > 1 else None
+        recipe = experiments.recipes.get(name) if len(spec.key.path) == 2 else None
         tags = {"stage": stage}
         if recipe is not None:
             tags["recipe"] = name

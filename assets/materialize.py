@@ -11,13 +11,14 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
+from assets.branch import bases
 from assets.definitions import build_defs
 from assets.resources import Experiments, Settings
 from stepwell.critics.examine import examine
@@ -29,6 +30,7 @@ from stepwell.evaluation.tables import gap, share
 from stepwell.lineage import render_trace, trace
 from stepwell.lineage.trace import find
 from stepwell.models import registered
+from stepwell.recipe import Recipe
 
 console = Console()
 _STARTED = time.monotonic()
@@ -78,9 +80,12 @@ def materialize(
     """
     warnings.filterwarnings("ignore", message="Function `Pipes")  # dagster's own code uses its preview functions
     os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
-    definitions = build_defs(Experiments.load(), loggers={"console": lines})
+    experiments = Experiments.load()
+    definitions = build_defs(experiments, loggers={"console": lines})
     graph = definitions.resolve_asset_graph()
-    chosen = dg.AssetSelection.from_string(select).resolve(graph) if select else whole(graph, recipes)
+    chosen = (
+        dg.AssetSelection.from_string(select).resolve(graph) if select else whole(graph, experiments.recipes, recipes)
+    )
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         run_config={"loggers": {"console": {}}},
         instance=dg.DagsterInstance.get(),
@@ -94,17 +99,20 @@ def materialize(
     return bool(result.success) and not failed
 
 
-def whole(graph: dg.AssetGraph, recipes: Collection[str] | None = None) -> set[dg.AssetKey]:
-    """The assets without partitions; where recipes are named, without the branches of others.
+def whole(
+    graph: dg.AssetGraph, every: Mapping[str, Recipe], recipes: Collection[str] | None = None
+) -> set[dg.AssetKey]:
+    """The assets without partitions; where some of `every` recipe are named, without the branches of others.
 
     Raises UsageError for a name that is no recipe's.
     """
-    known = set(Experiments.load().recipes)
+    known = set(every)
     if unknown := sorted(set(recipes or ()) - known):
         raise UsageError(f"recipes {', '.join(unknown)}; there are: {', '.join(sorted(known))}. Name some of those.")
     others = known - set(recipes) if recipes else set()
-    keys = graph.get_all_asset_keys()
-    return {key for key in keys if graph.get(key).partitions_def is None and key.path[-1] not in others}
+    of_bases = {key: {recipe.name for recipe in alike} for key, alike in bases(every).items()}
+    keys = (key for key in graph.get_all_asset_keys() if graph.get(key).partitions_def is None)
+    return {key for key in keys if not of_bases.get(key, {key.path[-1]}) <= others}
 
 
 def _failed_check(event: dg.DagsterEvent) -> bool:

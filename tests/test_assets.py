@@ -11,6 +11,7 @@ import dagster as dg
 import lakes
 import pytest
 
+from assets.branch import bases
 from assets.definitions import build_defs
 from assets.log_assets import rollouts_asset
 from assets.materialize import closing_table, main, whole
@@ -68,16 +69,17 @@ def test_the_keys_of_the_graph() -> None:
 
 
 def test_a_demo_materialises_the_branches_it_names_and_no_other() -> None:
-    graph = build_defs(Experiments.load()).resolve_asset_graph()
-    chosen = {key.to_user_string() for key in whole(graph, ["all", "srft"])}
+    experiments = Experiments.load()
+    graph = build_defs(experiments).resolve_asset_graph()
+    chosen = {key.to_user_string() for key in whole(graph, experiments.recipes, ["all", "srft"])}
     kinds = ("masks", "datasets", "models", "evaluations", "overlaps")
     assert {k for k in chosen if k.split("/")[0] in kinds} == {
         "evaluations/base", *(f"{kind}/{name}" for kind in kinds for name in ("all", "srft"))
     }  # fmt: skip
     assert {"rollouts/pool", "events", "verdicts", "comparisons"} <= chosen
-    assert not any(graph.get(key).partitions_def for key in whole(graph))
+    assert not any(graph.get(key).partitions_def for key in whole(graph, experiments.recipes))
     with pytest.raises(UsageError, match="nosuch; there are: all, critic_dpo"):
-        whole(graph, ["nosuch"])
+        whole(graph, experiments.recipes, ["nosuch"])
 
 
 def test_what_is_made_without_the_model_of_the_demo_is_told_all_the_same(
@@ -98,6 +100,20 @@ def test_a_yaml_file_adds_a_branch(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(SMALL)
     added = keys(Experiments.load(tmp_path)) - before
     assert added == {"masks/two", "datasets/two", "models/two", "evaluations/two", "overlaps/two"}
+
+
+def test_every_base_and_suite_is_measured(tmp_path: Path) -> None:
+    other = SMALL.replace("n_tasks: 4", "n_tasks: 4, suite: hard")
+    for name, text in {"a": other, "b": SMALL, "c": SMALL, "d": other.replace("small", "tiny"), "e": SMALL}.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    experiments = Experiments.load(tmp_path)
+    graph = build_defs(experiments).resolve_asset_graph()
+    measured = {"/".join(key.path): [r.name for r in of] for key, of in bases(experiments.recipes).items()}
+    assert measured == {"evaluations/base": ["b", "c", "e"], "evaluations/a/base": ["a", "d"]}
+    above = {key.to_user_string() for key in graph.get(dg.AssetKey("comparisons")).parent_keys}
+    named = {key.to_user_string() for key in whole(graph, experiments.recipes, ["d"]) if key.path[0] == "evaluations"}
+    assert named == {"evaluations/a/base", "evaluations/d"}
+    assert above == {*measured, *(f"evaluations/{name}" for name in "abcde")}
 
 
 def test_recipes_that_the_graph_cannot_have_are_named(tmp_path: Path) -> None:
