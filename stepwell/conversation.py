@@ -20,6 +20,8 @@ READS = (
 
 
 SHOWN = ("delivered", "placebo")
+POLICIES = ("agent", "teacher")
+"""Actors whose replies may be learnt; what a person typed, the harness wrote or another trajectory holds is context."""
 """Modes of feedback that is in the agent's prompt."""
 REPLAYED = (*READS[:-2], "notice", "feedback", "turn", "usage", "retraction")
 """Columns of `events` that `prompts` reads."""
@@ -75,6 +77,8 @@ class Conversation:
     event_ids: list[str] = field(default_factory=list)
     masks: dict[tuple[str, int], tuple[float, str]] = field(default_factory=dict)
     """(mask rule, step) -> (weight, event id of the mask)."""
+    context: dict[int, list[str]] = field(default_factory=dict)
+    """Steps never learnt, with the masks of the source that say so; none for one that no policy of this run took."""
 
 
 def conversations(events: pa.Table) -> Iterator[Conversation]:
@@ -102,8 +106,11 @@ def conversations(events: pa.Table) -> Iterator[Conversation]:
             current.messages += [m for _, m in sorted(instructions, key=lambda x: x[0])]
             current.messages += [m for _, m in sorted(observations, key=lambda x: x[0])]
             instructions, observations = [], []
-            if row.get("extra") and json.loads(row["extra"]).get("not_in_prompt"):
+            extra = json.loads(row.get("extra") or "{}")
+            if extra.get("not_in_prompt"):
                 continue
+            if row["actor"] not in POLICIES or extra.get("is_copied_context"):
+                current.context.setdefault(row["step"], [])
             current.messages.append(said(payload["text"], json.loads(payload["tool_calls"] or "[]")))
             current.steps.append(row["step"])
             current.event_ids.append(row["event_id"])
@@ -111,6 +118,8 @@ def conversations(events: pa.Table) -> Iterator[Conversation]:
             observations.append((payload["position"] or 0, answered(payload)))
         elif kind == "mask":
             current.masks[payload["mask_rule"], row["step"]] = (payload["weight"], row["event_id"])
+            if row["policy"] is None and payload["weight"] == 0:
+                current.context.setdefault(row["step"], []).append(row["event_id"])
     if current is not None:
         yield current
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from stepwell.data_settings import Mask
 from stepwell.datasets.build import Built, build, content_hash
 from stepwell.datasets.verify import verify
 from stepwell.errors import RecipeError, UnknownName
+from stepwell.event import Event
 from stepwell.fold import refresh
 from stepwell.invariants import dataset_rows
 from stepwell.lake import Lake
@@ -184,3 +186,34 @@ def test_the_list_of_datasets_shows_their_seals(
     assert told["funnel"] == built.funnel
     assert told["code_version"].startswith("0.")
     assert built.hash[:8] in CliRunner().invoke(build_app(), ["datasets", "--lake", lake.uri]).stdout
+
+
+@pytest.mark.parametrize("method", ["all", "srft", "srft_dropped"])
+def test_what_a_person_typed_or_another_trajectory_holds_is_context_only(
+    method: str, lake: Lake, renderer: Renderer
+) -> None:
+    events = [
+        e if e.kind != "outcome" else replace(e, payload={**e.payload, "resolved": True}) for e in looping("mixed")
+    ]
+    told = {0: {"actor": "human"}, 1: {"actor": "system", "extra": '{"is_copied_context":true}'}}
+    EventLog(lake).append([replace(e, **told.get(e.step, {})) if e.kind == "action" else e for e in events], "b")
+    refresh(lake)
+    (row,) = lake.read(made(lake, renderer, recipe(method)).table).to_pylist()
+    assert row["steps"][:3] == [0, 1, 2], "they stay in the context, also where rejected steps do not"
+    assert row["weights"][:2] == [0.0, 0.0]
+    assert row["weights"][2] == 1.0
+
+
+def test_a_step_that_its_source_masks_is_learnt_under_no_rule(lake: Lake, renderer: Renderer) -> None:
+    masked = [*looping("whole"), *good_repair("part")]
+    of = [
+        (e.trajectory_id, e.step) for e in masked if e.kind == "action" and (e.trajectory_id == "whole" or e.step == 1)
+    ]
+    payload = {"mask_rule": "nemo-gym mask_sample", "weight": 0.0, "reason": "mask_sample"}
+    EventLog(lake).append([*masked, *(Event("mask", t, "demo", "system", payload, step) for t, step in of)], "b")
+    refresh(lake)
+    built = made(lake, renderer, recipe("all"))
+    (row,) = lake.read(built.table).to_pylist()
+    assert (row["trajectory_id"], row["weights"]) == ("part", [1.0, 0.0, 1.0, 1.0, 1.0])
+    assert len(row["mask_event_ids"]) == 1
+    assert "dropped: no step to learn" in str(built.funnel)

@@ -412,10 +412,13 @@ def test_nothing_is_trained_on_that_was_said_to_a_prompt_the_row_has_not(lake: L
         replace(e, extra='{"is_copied_context":true}') if e.kind == "action" and e.step == 0 else e
         for e in good_repair("copied")
     ]
-    EventLog(lake).append([*advised, *copied], "b")
+    own = {"mask_rule": "nemo-gym mask_sample", "weight": 0.0, "reason": "mask_sample"}
+    masked = [*good_repair("masked"), Event("mask", "masked", "demo", "system", own, step=2)]
+    EventLog(lake).append([*advised, *copied, *masked], "b")
     assert flags(lake, tmp_path) == {
         "advised": [True, True, True, False, False],
         "copied": [False, True, True, True, True],
+        "masked": [True, True, False, True, True],
     }
 
 

@@ -10,6 +10,7 @@ that the student began (METHODS.md 4). These are one sequence a trajectory. `dag
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import groupby
 
 from stepwell.conversation import Message
@@ -32,6 +33,7 @@ UNTAUGHT = ("ctrl_rl",)
 """Methods whose rows are prompts: no token of theirs is in the loss."""
 
 
+NOT_OURS = "no step to learn: typed by a person, copied, written by the harness, or masked by the source"
 INTERRUPTED = "feedback or notices were shown: its prompts are not one growing sequence"
 
 
@@ -68,7 +70,7 @@ def dropped_steps(case: Case) -> Chosen:
         kept += [] if gone else [message]
     left_in = [i for i, weight in enumerate(weights) if weight]
     steps, events = [chat.steps[i] for i in left_in], [chat.event_ids[i] for i in left_in]
-    return [Sample(kept, steps, [1.0] * len(steps), events, evidence)]
+    return _learnt(case, Sample(kept, steps, [1.0] * len(steps), events, evidence))
 
 
 def _decided(case: Case) -> tuple[list[float], list[str]] | Dropped:
@@ -90,7 +92,15 @@ def _whole(case: Case, weights: list[float], evidence: list[str]) -> Chosen:
     if case.interrupted:
         return Dropped(INTERRUPTED)
     chat = case.chat
-    return [Sample(chat.messages, chat.steps, weights, chat.event_ids, evidence)]
+    return _learnt(case, Sample(chat.messages, chat.steps, weights, chat.event_ids, evidence))
+
+
+def _learnt(case: Case, sample: Sample) -> Chosen:
+    """The sample with steps that are context only at weight 0, whatever a rule says of them."""
+    context = case.chat.context
+    weights = [0.0 if step in context else weight for step, weight in zip(sample.steps, sample.weights, strict=True)]
+    evidence = [*sample.evidence, *(mask for step in sample.steps for mask in context.get(step, ()))]
+    return [replace(sample, weights=weights, evidence=evidence)] if any(weights) else Dropped(NOT_OURS)
 
 
 def repeats(case: Case) -> int:

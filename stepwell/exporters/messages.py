@@ -4,9 +4,9 @@ Belongs here: which messages a conversation is told in, and which of them may be
 format has for them.
 
 A reply may be in the loss when everything the policy saw stands before it: not after feedback or a notice was shown to the
-agent (prompts no longer grow then), not in a demonstration, not when it was copied from another trajectory or a person typed
-it. Of these a mask rule, where one is named, says which are. Replies the source says the model was never shown again are left
-out, as they were in no prompt.
+agent (prompts no longer grow then), not in a demonstration, not when it was copied from another trajectory, a person or the
+harness wrote it, or the source masks it. Of these a mask rule, where one is named, says which are. Replies the source says the
+model was never shown again are left out, as they were in no prompt.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from typing import Any
 
 import orjson
 
-from stepwell.conversation import SHOWN
+from stepwell.conversation import POLICIES, SHOWN
 from stepwell.exporters.base import LeftOut, Obj, Row, Trajectory, by_position, by_step, flagged, loaded
 
 KINDS = frozenset(
     ("task", "start", "instruction", "notice", "action", "observation", "feedback", "mask", "end", "outcome")
 )
 """Kinds of events a conversation is made of."""
-_POLICIES = ("agent", "teacher")
 
 
 def conversation(trajectory: Trajectory, mask_rule: str | None) -> list[Obj] | LeftOut:
@@ -34,13 +33,14 @@ def conversation(trajectory: Trajectory, mask_rule: str | None) -> list[Obj] | L
     weights = {
         r["step"]: r["payload"]["weight"] for r in trajectory.of("mask") if r["payload"]["mask_rule"] == mask_rule
     }
+    masked = {r["step"] for r in trajectory.of("mask") if r["policy"] is None and r["payload"]["weight"] == 0}
     seen_until = _interrupted(trajectory)
     observed = by_step(trajectory.of("observation"))
     made = [_instruction(row) for row in by_position(trajectory.of("instruction"))]
     undecided = trained = False
     for row in trajectory.of("action"):
         if not flagged(row, "not_in_prompt"):
-            may = row["actor"] in _POLICIES and not flagged(row, "is_copied_context")
+            may = row["actor"] in POLICIES and not flagged(row, "is_copied_context") and row["step"] not in masked
             undecided |= may and mask_rule is not None and row["step"] not in weights
             weight = weights.get(row["step"], 0.0) if mask_rule is not None else 1.0
             train = may and row["step"] <= seen_until and weight > 0
