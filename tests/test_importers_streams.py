@@ -9,6 +9,7 @@ import time
 import zipfile
 import zlib
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_importers import leaves
 
-from stepwell.event import Event
-from stepwell.fold import refresh
+from stepwell.event import Event, to_table
+from stepwell.fold import fold_trajectories, refresh
 from stepwell.ids import sha256
 from stepwell.importers.base import Imported, Rejected, SourceFile
 from stepwell.importers.registry import IMPORTERS
@@ -493,3 +494,24 @@ def test_any_part_of_a_stream_can_be_missing(example: tuple[str, Any, int | None
 def made_blocks(record: Obj) -> list[Any]:
     content = record.get("message", {}).get("content")
     return content if isinstance(content, list) else []
+
+
+def test_what_claude_code_says_in_a_reply_s_place_is_no_step() -> None:
+    def record(n: int, type: str, content: Any, model: str | None = None, **more: Any) -> Obj:
+        message = {"role": type, "content": content, **({"id": f"m{n}", "model": model} if model else {})}
+        before = f"r{n - 1}" if n else None
+        return {"type": type, "uuid": f"r{n}", "parentUuid": before, "sessionId": "s", "message": message, **more}
+
+    (one,) = read(
+        "claude-code-session",
+        [
+            record(0, "user", "Fix it."),
+            record(1, "assistant", [{"type": "text", "text": "Overloaded."}], "<synthetic>", isApiErrorMessage=True),
+            record(2, "user", "continue"),
+            record(3, "assistant", [{"type": "text", "text": "Done."}], "lab/big"),
+            record(4, "assistant", [{"type": "text", "text": "No response requested."}], "<synthetic>"),
+        ],
+    )
+    assert [(e.payload["text"], e.policy) for e in of("action", one)] == [("Done.", "lab/big")]
+    assert of("start", one)[0].payload["model"] == "lab/big"
+    assert [r["uuid"] for r in extra(of("end", one)[0])["records"]] == ["r1", "r4"]

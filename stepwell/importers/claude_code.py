@@ -13,8 +13,9 @@ it from the step it forks from: every step is in one trajectory. A record withou
 without links, and what follows a compaction, are one line. A message that is there again with the same `uuid`, and equal, is
 read once. `run_id` is the session.
 
-In `extra`: ids, signatures and all else of a record; records that are nobody's message (summaries, snapshots, attachments,
-API errors) are in `extra.records` of the end, in order. Not in the format: outcome, cost per step, prompts, tool schemas.
+In `extra`: ids, signatures and all else of a record; records that are nobody's message (summaries, snapshots, attachments, API
+errors, also those in a reply's place) are in `extra.records` of the end, in order. Not in the format: outcome, cost per step,
+prompts, tool schemas.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ _SHARED = (
     "entrypoint",
 )
 _MESSAGES = ("user", "assistant")
+_SYNTHETIC = "<synthetic>"
+"""The model of replies that Claude Code writes itself: API errors, limits, and that no response was requested."""
 
 
 class ClaudeCode:
@@ -90,9 +93,11 @@ class _Node:
 
 
 def _role(record: Any) -> str:
-    """user or assistant for a record with a message, else nothing."""
+    """user or assistant for a record with a message, else nothing; what the harness says in a reply's place is none."""
     told = isinstance(record, dict) and record.get("type") in _MESSAGES and isinstance(record.get("message"), dict)
-    return str(record["type"]) if told else ""
+    if not told or record.get("isApiErrorMessage") is True or record["message"].get("model") == _SYNTHETIC:
+        return ""
+    return str(record["type"])
 
 
 def _sessions(records: list[Any], source: SourceFile) -> Iterator[Imported]:
