@@ -515,3 +515,17 @@ def test_what_claude_code_says_in_a_reply_s_place_is_no_step() -> None:
     assert [(e.payload["text"], e.policy) for e in of("action", one)] == [("Done.", "lab/big")]
     assert of("start", one)[0].payload["model"] == "lab/big"
     assert [r["uuid"] for r in extra(of("end", one)[0])["records"]] == ["r1", "r4"]
+
+
+def test_a_step_without_a_model_call_is_none_of_the_agent() -> None:
+    steps = [
+        {"step_id": n + 1, "source": "agent", "message": m, **more}
+        for n, (m, more) in enumerate(
+            [("set up", {"llm_call_count": 0}), ("said", {"llm_call_count": 1}), ("told", {})]
+        )
+    ]
+    agent = {"name": "a", "version": "1", "model_name": "lab/big"}
+    (one,) = read("atif", {"schema_version": "ATIF-v1.7", "session_id": "s", "agent": agent, "steps": steps})
+    assert [(e.actor, e.policy) for e in of("action", one)] == [
+        ("system", None), ("agent", "lab/big"), ("agent", "lab/big"),
+    ]  # fmt: skip

@@ -3,9 +3,9 @@
 Kept where: every step of source `agent` is a step, with its message, `reasoning_content`, tool calls (arguments as JSON text)
 and, as observations, the results it holds. Steps of `user` and `system` before the first agent step are instructions, later
 ones observations of the step before them, with their own results after them. A step with `is_copied_context` was made in
-another trajectory: it is a step of `system`, so that it is trained on once. `metrics` are usage, `final_metrics` the totals.
-Tool definitions are offered with the first instruction. Every embedded subagent is a trajectory of its own, with this one as
-its parent.
+another trajectory, and one with an `llm_call_count` of 0 by the harness: they are steps of `system`, never trained on here.
+`metrics` are usage, `final_metrics` the totals. Tool definitions are offered with the first instruction. Every embedded
+subagent is a trajectory of its own, with this one as its parent.
 
 What Stepwell exported under `extra.stepwell` is put back: columns, verdicts, masks, labels, feedback, outcomes.
 
@@ -152,12 +152,13 @@ class _Writer:
         }
         written = left.pop("tool_calls") if isinstance(left.get("tool_calls"), list) else []
         calls = [_call(c) for c in written]
-        copied = left.get("is_copied_context") is True
+        dispatched = type(n := left.get("llm_call_count")) is int and n == 0
+        others = left.get("is_copied_context") is True or dispatched
         payload = {"text": text, "reasoning": take_text(left, "reasoning_content"), "command": command_of(calls)}
-        policy = None if copied else take_text(left, "model_name") or self.model
+        policy = None if others else take_text(left, "model_name") or self.model
         if metrics:
             left["metrics"] = metrics
-        actor = "system" if copied else "agent"
+        actor = "system" if others else "agent"
         self.builder.action(payload, calls=calls, usage=usage, policy=policy, extra=left, actor=actor, occurred_at=at)
 
     def _tell(self, role: str, text: str | None, extra: Obj, at: Any) -> None:
