@@ -529,3 +529,17 @@ def test_a_step_without_a_model_call_is_none_of_the_agent() -> None:
     assert [(e.actor, e.policy) for e in of("action", one)] == [
         ("system", None), ("agent", "lab/big"), ("agent", "lab/big"),
     ]  # fmt: skip
+
+
+def test_of_several_inspect_scorers_the_first_that_decides_stands() -> None:
+    for number in range(6):
+        scores = {"details": {"value": {"a": number}}, "first": {"value": "C"}, "second": {"value": "I"}}
+        said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+        sample = {"id": number, "epoch": 1, "input": "q", "target": "t", "messages": said, "scores": scores}
+        log = {"version": 2, "status": "success", "eval": {"task": "t", "model": "m"}, "samples": [sample]}
+        (one,) = read("inspect-log", log)
+        assert [(e.payload["grader"], e.payload["rerun"]) for e in of("outcome", one)] == [
+            ("details", 0), ("first", 2), ("second", 1),
+        ]  # fmt: skip
+        (row,) = fold_trajectories(to_table(one.events, "b", datetime.now(UTC))).to_pylist()
+        assert (row["resolved"], row["grader"]) == (True, "first")

@@ -4,7 +4,8 @@ Kept where: a sample is a trajectory, its `epoch` the attempt. Every model call 
 cost and time of its event; a log without events has its assistant messages as steps. Messages of prompts are instructions
 before the first step and observations after it; `dialogue` says how prompts are kept. Results are observations of the step
 that made the call, the text as shown and, where it differs, as it came. A score is an outcome of that scorer (C, I, P, N,
-numbers and booleans as Inspect reads them); the status of a log is none. Attachments and pooled messages are put back in
+numbers and booleans as Inspect reads them; of several scorers the first that says resolved or not stands, as the highest
+`rerun`); the status of a log is none. Attachments and pooled messages are put back in
 place.
 
 Never logged: the target and solutions or tests in metadata, only their hashes. Not kept: raw requests repeat the prompt in

@@ -255,12 +255,18 @@ def _usage(output: Obj, event: Obj, choice: Obj) -> Obj:
 
 
 def outcomes(builder: Builder, scores: Obj, seal: Seal) -> None:
-    """An outcome a scorer: letters, numbers and booleans as Inspect reads them; anything else is null and in `extra`."""
+    """An outcome a scorer: letters, numbers and booleans as Inspect reads them; anything else is null and in `extra`.
+
+    Of several the first that says resolved or not stands, as the highest `rerun`.
+    """
     end = builder.events[-1].event_id
+    graded = {name: _graded(obj(told).get("value")) for name, told in scores.items()}
+    least = [*graded][::-1]
+    least.sort(key=lambda name: graded[name][0] is not None)
     for name, told in scores.items():
-        score = obj(told)
-        resolved, number = _graded(score.get("value"))
+        score, (resolved, number) = obj(told), graded[name]
         payload = {"subject": "trajectory", "grader": name, "rule": "reported", "resolved": resolved, "score": number}
+        payload |= {"rerun": least.index(name)} if len(scores) > 1 else {}
         kept = seal.strip({k: v for k, v in score.items() if v is not None} if score else {"value": told})
         builder.add("outcome", "grader", payload, policy=name, caused_by=end, extra=kept)
 
