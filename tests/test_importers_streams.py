@@ -543,3 +543,16 @@ def test_of_several_inspect_scorers_the_first_that_decides_stands() -> None:
         ]  # fmt: skip
         (row,) = fold_trajectories(to_table(one.events, "b", datetime.now(UTC))).to_pylist()
         assert (row["resolved"], row["grader"]) == (True, "first")
+
+
+def test_a_command_that_had_no_exit_code_yet_did_not_fail() -> None:
+    def run(n: int, code: int) -> list[Obj]:
+        seen = {"observation": "run", "content": "", "extras": {"command": "ls", "metadata": {"exit_code": code}}}
+        return [
+            {"id": n, "source": "agent", "action": "run", "args": {"command": "ls"}},
+            {"id": n + 1, "source": "agent", "cause": n, **seen},
+        ]
+
+    history = [*run(1, -1), *run(3, 2), *run(5, 0)]
+    (one,) = read("openhands-output", {"instance_id": "a__b-1", "instruction": "Fix it.", "history": history})
+    assert [e.payload.get("exit_code") for e in of("observation", one)] == [None, 2, 0]

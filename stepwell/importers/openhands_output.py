@@ -44,6 +44,8 @@ _STEERING = ("system", "recall", "change_agent_state", "condensation", "condensa
 _TESTS = ("FAIL_TO_PASS", "PASS_TO_PASS", "test_patch", "f2p_tests", "p2p_tests", "s2p_tests", "n2p_tests", "run_result",
           "test_patch_result", "fix_patch_result", "fixed_tests", "tests")  # fmt: skip
 _SOLUTIONS = ("patch", "gold_patch", "fix_patch", "resolved_issues_patch")
+_RUNNING = -1
+"""The exit code of a command that had none yet."""
 _LEADS = {"run": "command", "run_ipython": "code"}
 
 
@@ -267,8 +269,8 @@ class _Writer:
         call = take_text(told, "tool_call_id")
         text, shown = take_content(left), left.pop("message", None)
         extras = take_obj(left, "extras")
-        code = take_int(dict(obj(extras.get("metadata"))), "exit_code", 32)
-        code = take_int(dict(extras), "exit_code", 32) if code is None else code
+        codes = (take_int(dict(o), "exit_code", 32) for o in (obj(extras.get("metadata")), extras))
+        code = next((c for c in codes if c not in (None, _RUNNING)), None)
         extra = {
             **left,
             **({"extras": extras} if extras else {}),
