@@ -226,6 +226,35 @@ def test_swe_1_prompts_can_be_rebuilt(field: str) -> None:
     assert json.loads(actions[1].extra or "")["history"]["content"] == "Build it."
 
 
+def test_swe_1_replies_refused_or_written_by_the_harness() -> None:
+    def step(response: str, action: str, observation: str = "", **more: Any) -> Obj:
+        told = {"response": response, "thought": response, "action": action, "observation": observation}
+        return {**told, "state": {"working_dir": "/"} if observation else {}, "execution_time": 0.0, **more}
+
+    def said(step: Obj) -> list[Obj]:
+        reply = {
+            "role": "assistant",
+            "content": step["response"],
+            "thought": step["response"],
+            "action": step["action"],
+        }
+        return [{**reply, "agent": "main"}, {"role": "user", "content": step["observation"], "agent": "main"}]
+
+    refused = [step("I wonder.", ""), step("I edit.", "vim a.py")]
+    kept = [step("I look.", "ls", "a.py"), step("Exit due to cost limit", "", "Exited (autosubmitted)")]
+    history = [{"role": "user", "content": "Fix it.", "agent": "main"}, *(m for s in kept for m in said(s))]
+    document = {"trajectory": [*refused, *kept], "history": history, "info": {"swe_agent_version": "1.1.0"}}
+    imported = read(document)
+    actions = of("action", imported)
+    assert [(a.actor, a.payload.get("command")) for a in actions] == [
+        ("agent", None), ("agent", None), ("agent", "ls"), ("system", None),
+    ]  # fmt: skip
+    assert ["not_in_prompt" in json.loads(a.extra or "{}") for a in actions] == [True, True, False, False]
+    assert actions[1].payload["parse_error"] == "nothing executed: the harness refused the action and asked again"
+    assert [o.step for o in of("observation", imported)] == [2, 3]
+    assert lost(document, imported) == set()
+
+
 def sha256_of(messages: list[Any]) -> str:
     return hashlib.sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)).hexdigest()
 

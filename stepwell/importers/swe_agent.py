@@ -1,12 +1,14 @@
 """SWE-agent trajectories (`.traj`), 0.x and 1.x.
 
 Kept where: each item of `trajectory` is one step; `response` is the text, `thought` and `action` the thought and command,
-`observation` the raw observation, `execution_time` its duration. `history` gives the messages around them: what stands
-before the first reply are instructions (demonstrations marked `is_demo`, wherever they stand, and never a step); the entry of
-a step gives its tool calls, and the entry after it what the agent was shown. The two lists do not always agree (replays edited
-by hand), so entries are matched by content; what matches no step goes to `end`. Actions the harness writes itself (`exit_...`)
-are steps without a command. Costs and tokens are those of `info.model_stats`, in `end`; `total_cost` adds up over a whole
-batch and is only kept in `extra`. The statement is the one of `replay_config`, where there is one.
+`observation` the raw observation, `execution_time` its duration. `history` gives the messages around them: what stands before
+the first reply are instructions (demonstrations marked `is_demo`, wherever they stand, and never a step); the entry of a step
+gives its tool calls, and the entry after it what the agent was shown. The two lists do not always agree (replays edited by
+hand), so entries are matched by content; what matches no step goes to `end`. Actions the harness writes itself (`exit_...`)
+are steps without a command; so are replies it refused and asked anew (1.x), which are in no later prompt
+(`extra.not_in_prompt`). A reply the harness wrote when it gave up (`Exit due to ...`) is a step of `system`. Costs and tokens
+are those of `info.model_stats`, in `end`; `total_cost` adds up over a whole batch and is only kept in `extra`. The statement
+is the one of `replay_config`, where there is one.
 
 In `extra`: state after each step, the rest of `info`, of history entries and of steps. Prompts (`query`, or `messages` which
 is the history after the step) are not stored: `usage.prompt_hash` is the sha256 of the prompt's JSON with sorted keys, and
@@ -38,6 +40,8 @@ from stepwell.importers.messages import (
 
 _GENERIC = ("", "main", "swe_main")
 _LOOK_AHEAD = 3
+_HARNESS = "exit due to "
+"""How the reply begins that the harness writes in the model's place when it gives up."""
 
 
 class SweAgent:
@@ -105,6 +109,7 @@ def _read(rest: Obj, source: SourceFile) -> Imported:
         builder.instruction(i, role, take_content(left), bool(is_demo), left)
     entries = _match(steps, history)
     prompts = _Prompts(history)
+    requeries = any(entry is not None for entry in entries)
     for k, step in enumerate(steps):
         entry = entries[k]
         answer = None if entry is None else _answer(history, entry)
@@ -117,6 +122,7 @@ def _read(rest: Obj, source: SourceFile) -> Imported:
             None if answer is None else dict(history[answer]),
             prompts,
             take_text(dict(model), "name"),
+            refused=requeries and entry is None and not step.get("observation") and step.get("state") in ({}, None),
         )
     unmatched = [{"index": i, "message": m} for i, m in enumerate(history) if i not in used]
     _end(builder, rest, info, unmatched)
@@ -155,17 +161,23 @@ def _answer(history: list[Obj], entry: int) -> int | None:
     )
 
 
-def _step(builder: Builder, left: Obj, said: Obj, shown: Obj | None, prompts: _Prompts, policy: str | None) -> None:
+def _step(
+    builder: Builder, left: Obj, said: Obj, shown: Obj | None, prompts: _Prompts, policy: str | None, refused: bool
+) -> None:
+    """One step; `refused`: the harness asked again, and the reply and what it answered are in no history."""
     prompt_hash, prompt = prompts.take(left)
     written = left.get("action")
-    executed = isinstance(written, str) and bool(written.strip()) and not written.startswith("exit_")
+    executed = isinstance(written, str) and bool(written.strip()) and not written.startswith("exit_") and not refused
     why = (
         None
         if executed
-        else f"nothing executed: the harness wrote {written!r}"
-        if written
         else "no action in the reply"
+        if not written
+        else "nothing executed: the harness refused the action and asked again"
+        if refused
+        else f"nothing executed: the harness wrote {written!r}"
     )
+    ours = not executed and str(left.get("response")).lower().startswith(_HARNESS)
     payload = {
         "text": take_text(left, "response"),
         "thought": take_text(left, "thought"),
@@ -175,14 +187,19 @@ def _step(builder: Builder, left: Obj, said: Obj, shown: Obj | None, prompts: _P
     calls = take_calls(said)
     same = {"content": payload["text"], "thought": payload["thought"], "action": written}
     entry = {k: v for k, v in said.items() if k != "role" and (k not in same or same[k] != v)}
-    raw, state = take_text(left, "observation"), {"state": left.pop("state")} if "state" in left else {}
-    duration = take_float(left, "execution_time")
+    raw, state, duration = None, {}, None
+    if not refused:
+        raw, state = take_text(left, "observation"), {"state": left.pop("state")} if "state" in left else {}
+        duration = take_float(left, "execution_time")
     extra = {
+        **({"not_in_prompt": True} if refused else {}),
         **({"step": left} if left else {}),
         **({"history": entry} if entry else {}),
         **({"prompt": prompt} if prompt else {}),
     }
-    action = builder.action(payload, calls=calls, usage={"prompt_hash": prompt_hash}, policy=policy, extra=extra)
+    actor, policy = ("system", None) if ours else ("agent", policy)
+    usage = {"prompt_hash": prompt_hash}
+    action = builder.action(payload, calls=calls, usage=usage, policy=policy, extra=extra, actor=actor)
     if raw is None and shown is None:
         if state:
             builder.observation(action, {"position": 0}, state)
