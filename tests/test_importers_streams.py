@@ -329,6 +329,21 @@ def test_verifiers_graphs_train_every_node_once() -> None:
     assert of("task", main)[0].payload["solution_hash"] == sha256(made.TARGET)
 
 
+def test_forks_of_several_verifiers_traces_without_ids_are_trajectories_of_their_own() -> None:
+    def trace(name: str) -> Obj:
+        told = [(None, "user", "q"), (0, "assistant", f"left {name}"), (0, "assistant", f"kept {name}")]
+        nodes = [
+            {"parent": parent, "message": {"role": role, "content": text}, "sampled": role == "assistant"}
+            for parent, role, text in told
+        ]
+        return {"task": {"data": {"idx": 0}}, "nodes": nodes, "calls": [], "rewards": {}}
+
+    found = read("verifiers", {"id": "e", "task": {}, "traces": [trace(n) for n in "abc"]})
+    assert len({one.trajectory_id for one in found}) == 6
+    starts = [of("start", one)[0].payload.get("parent_trajectory") for one in found]
+    assert starts == [t for main in found[::2] for t in (None, main.trajectory_id)]
+
+
 def test_verifiers_rows_of_older_releases() -> None:
     (one,) = read("verifiers", made.verifiers_row())
     assert [a.payload["text"] for a in of("action", one)] == [

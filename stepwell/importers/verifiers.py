@@ -138,9 +138,9 @@ def _trace(trace: Obj, episode: Obj, source: SourceFile, place: int = 0) -> Iter
         stream = Stream(builder)
         _line(stream, nodes, line, calls, rest.get("tools") if not number else None)
         done = 0
-        for place in line:
-            done += nodes[place].get("sampled") is True
-            ends[place] = (builder.trajectory_id, done)
+        for node in line:
+            done += nodes[node].get("sampled") is True
+            ends[node] = (builder.trajectory_id, done)
         _end(builder, stream, rest if not number else {}, loose if not number else [])
         if not number:
             _grade(builder, obj(trace.get("rewards")), take_text(dict(obj(episode.get("group"))), "id"))
