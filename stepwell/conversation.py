@@ -79,6 +79,8 @@ class Conversation:
     """(mask rule, step) -> (weight, event id of the mask)."""
     context: dict[int, list[str]] = field(default_factory=dict)
     """Steps never learnt, with the masks of the source that say so; none for one that no policy of this run took."""
+    headless: bool = False
+    """Whether it goes on from a step of another trajectory, and what stood before that step is only there."""
 
 
 def conversations(events: pa.Table) -> Iterator[Conversation]:
@@ -97,7 +99,9 @@ def conversations(events: pa.Table) -> Iterator[Conversation]:
             current = Conversation(row["trajectory_id"], row["corpus"])
             instructions, observations = [], []
         kind, payload = row["kind"], row.get(row["kind"])
-        if kind == "instruction":
+        if kind == "start":
+            current.headless |= bool(json.loads(row.get("extra") or "{}").get("without_prefix"))
+        elif kind == "instruction":
             message = {"role": payload["role"] or "user", "content": payload["content"] or ""}
             if payload["is_demo"]:
                 message["is_demo"] = True

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from format_examples_i2 import claude_session
 from lakes import Step, good_repair, looping, trajectory
 from lakes import build as build_lake
 from typer.testing import CliRunner
@@ -26,6 +28,7 @@ from stepwell.datasets.verify import verify
 from stepwell.errors import RecipeError, UnknownName
 from stepwell.event import Event
 from stepwell.fold import refresh
+from stepwell.importers.run import import_paths
 from stepwell.invariants import dataset_rows
 from stepwell.lake import Lake
 from stepwell.log import EventLog
@@ -217,3 +220,17 @@ def test_a_step_that_its_source_masks_is_learnt_under_no_rule(lake: Lake, render
     assert (row["trajectory_id"], row["weights"]) == ("part", [1.0, 0.0, 1.0, 1.0, 1.0])
     assert len(row["mask_event_ids"]) == 1
     assert "dropped: no step to learn" in str(built.funnel)
+
+
+def test_a_line_without_what_came_before_it_is_no_row(lake: Lake, renderer: Renderer, tmp_path: Path) -> None:
+    (tmp_path / "session.jsonl").write_bytes(b"\n".join(map(orjson.dumps, claude_session())))
+    import_paths(lake, [tmp_path / "session.jsonl"], "demo")
+    refresh(lake)
+    starts = EventLog(lake).read(kinds=["start"], columns=["trajectory_id", "start", "extra"]).to_pylist()
+    (forked,) = (s["trajectory_id"] for s in starts if "without_prefix" in (s["extra"] or ""))
+    assert len(starts) == 3
+    built = made(lake, renderer, recipe("all"))
+    rows = lake.read(built.table).column("trajectory_id").to_pylist()
+    assert rows
+    assert forked not in rows
+    assert "what came before it is in the trajectory it continues" in str(built.funnel)

@@ -414,7 +414,10 @@ def test_nothing_is_trained_on_that_was_said_to_a_prompt_the_row_has_not(lake: L
     ]
     own = {"mask_rule": "nemo-gym mask_sample", "weight": 0.0, "reason": "mask_sample"}
     masked = [*good_repair("masked"), Event("mask", "masked", "demo", "system", own, step=2)]
-    EventLog(lake).append([*advised, *copied, *masked], "b")
+    headless = [
+        replace(e, extra='{"without_prefix":true}') if e.kind == "start" else e for e in good_repair("headless")
+    ]
+    EventLog(lake).append([*advised, *copied, *masked, *headless], "b")
     assert flags(lake, tmp_path) == {
         "advised": [True, True, True, False, False],
         "copied": [False, True, True, True, True],

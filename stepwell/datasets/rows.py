@@ -31,6 +31,8 @@ def chosen_of(one: Found, facts: Mapping[str, Any] | None, recipe: Recipe, mask_
         return Dropped("filtered by source.where")
     if not one.chat.steps and settings.method not in CRITICS:
         return Dropped("no recorded steps")
+    if one.chat.headless and settings.method not in CRITICS:
+        return Dropped("what came before it is in the trajectory it continues")
     if facts["exit_status"] in UNFINISHED:
         return Dropped("not finished: it says nothing about the policy")
     case = Case(

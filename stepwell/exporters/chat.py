@@ -8,8 +8,8 @@ trains on everything.
 Not held: ids of events, verdicts and masks themselves, usage, times, exit codes and raw output, who spoke beyond the role
 (an absent one is `user`), replies the model was never shown again, labels, feedback and notices, all but the last grading;
 keys of a tool call besides id, name and arguments; whether a text is absent or empty; where steps call with the same id,
-whose answer is whose. Commands are parsed anew by a reader. Left out: trajectories without an action; with a mask rule,
-those it has not decided or masks as a whole.
+whose answer is whose. Commands are parsed anew by a reader. Left out: trajectories without an action, and lines that go on
+from a step of another trajectory without what came before it; with a mask rule, those it has not decided or masks as a whole.
 """
 
 from __future__ import annotations

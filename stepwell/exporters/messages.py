@@ -30,6 +30,8 @@ def conversation(trajectory: Trajectory, mask_rule: str | None) -> list[Obj] | L
 
     With a mask rule, trajectories it has not decided as a whole and those it masks as a whole are left out.
     """
+    if any(flagged(start, "without_prefix") for start in trajectory.of("start")):
+        return LeftOut("what came before it is in the trajectory it continues")
     weights = {
         r["step"]: r["payload"]["weight"] for r in trajectory.of("mask") if r["payload"]["mask_rule"] == mask_rule
     }

@@ -7,11 +7,11 @@ results are observations of the step that made the call, wherever they stand; wi
 What a person says is an instruction before the first step and an observation by a human after it; so are records marked
 `isMeta`, by the system. A `result` record (stream-json) gives cost and time of the end.
 
-The log is a tree. Each sidechain (a subagent) is a trajectory of its own, with the session as its parent. Where a session
-was rewound and told anew, the line that ends last is the session, and what was left behind is a trajectory that continues
-it from the step it forks from: every step is in one trajectory. A record without a parent follows the one before it: files
-without links, and what follows a compaction, are one line. A message that is there again with the same `uuid`, and equal, is
-read once. `run_id` is the session.
+The log is a tree. Each sidechain (a subagent) is a trajectory of its own, with the session as its parent. Where a session was
+rewound and told anew, the line that ends last is the session, and what was left behind is a trajectory that continues it from
+the step it forks from: every step is in one trajectory (`extra.without_prefix` of its start: no training row is made of it). A
+record without a parent follows the one before it: files without links, and what follows a compaction, are one line. A message
+that is there again with the same `uuid`, and equal, is read once. `run_id` is the session.
 
 In `extra`: ids, signatures and all else of a record; records that are nobody's message (summaries, snapshots, attachments, API
 errors, also those in a reply's place) are in `extra.records` of the end, in order. Not in the format: outcome, cost per step,
@@ -119,7 +119,13 @@ def _sessions(records: list[Any], source: SourceFile) -> Iterator[Imported]:
                 source, ClaudeCode.name, _session_id(first), key, len(records), _agent(records)
             )
             session = session or builder.trajectory_id
-            _line(builder, [nodes[i] for i in line], parent, loose if thread == main and number == 0 else [])
+            _line(
+                builder,
+                [nodes[i] for i in line],
+                parent,
+                fork is not None,
+                loose if thread == main and number == 0 else [],
+            )
             _remember(builder, thread, nodes, line, ids, by_agent)
             yield builder.imported(None)
 
@@ -211,7 +217,7 @@ def _remember(
                 by_agent[agent] = (builder.trajectory_id, done - 1)
 
 
-def _line(builder: Builder, nodes: list[_Node], parent: tuple[str, int] | None, loose: list[Any]) -> None:
+def _line(builder: Builder, nodes: list[_Node], parent: tuple[str, int] | None, forked: bool, loose: list[Any]) -> None:
     stream = Stream(builder)
     first = obj(nodes[0].records[0])
     shared = {k: first[k] for k in _SHARED if first.get(k) is not None}
@@ -225,7 +231,7 @@ def _line(builder: Builder, nodes: list[_Node], parent: tuple[str, int] | None, 
             "parent_trajectory": trajectory or None,
             "fork_step": step if trajectory and step >= 0 else None,
         },
-        shared,
+        {**shared, "without_prefix": True} if forked else shared,
     )
     for node in nodes:
         records = [{k: v for k, v in r.items() if k not in shared or v != shared[k]} for r in node.records]

@@ -1,11 +1,12 @@
 """pi and OpenClaw sessions: JSON lines that open with `type` session, then entries with `id` and `parentId`.
 
-Kept where: every assistant message is one step: text, thinking as `reasoning`, `toolCall` blocks as calls, usage and cost
-as stated (`tokens_in` includes cached tokens, as the column says; a cost of zero beside tokens is kept as stated). A reply
-that was aborted or failed is a step without a command, the error its `parse_error`. Tool results are observations of the
-step that made the call; what a person says is an instruction before the first step and an observation by a human after it,
-as are commands a person ran (`bashExecution`) and messages of extensions. Entries form a tree: the line that ends last is
-the session, one left behind is a trajectory that continues it from the step it forks from. Old files have no ids: one line.
+Kept where: every assistant message is one step: text, thinking as `reasoning`, `toolCall` blocks as calls, usage and cost as
+stated (`tokens_in` includes cached tokens, as the column says; a cost of zero beside tokens is kept as stated). A reply that
+was aborted or failed is a step without a command, the error its `parse_error`. Tool results are observations of the step that
+made the call; what a person says is an instruction before the first step and an observation by a human after it, as are
+commands a person ran (`bashExecution`) and messages of extensions. Entries form a tree: the line that ends last is the
+session, one left behind is a trajectory that continues it from the step it forks from (`extra.without_prefix` of its start: no
+training row is made of it). Old files have no ids: one line.
 
 In `extra`: ids, signatures, details of results; entries that are no message (model and thinking level, compactions, labels)
 are in `extra.records` of the end, in order. Not in the format: outcome, prompts, tool schemas.
@@ -97,6 +98,7 @@ def _line(builder: Builder, header: Obj, nodes: list[Obj], parent: tuple[str, in
     payload: Obj = {"model": model, "run_id": session}
     if parent:
         payload |= {"parent_trajectory": parent[0], "fork_step": parent[1]}
+        header["without_prefix"] = True
     builder.add(
         "start",
         "system",

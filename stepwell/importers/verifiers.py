@@ -1,12 +1,12 @@
 """verifiers runs: traces and episodes of version 1 (`traces.jsonl`), and rows of the releases before it (`results.jsonl`).
 
-Kept where: a trace is a trajectory. Its nodes are messages of a graph; every sampled one is one step, once: the line that
-ends last is the trajectory, and one that leaves it (compaction, a subagent) is a trajectory that continues it from the step
-it forks from. The call of a node gives usage, cost, time and sampling; `tokens_in` includes cached tokens. A row of an
-older release is a trajectory of the steps in its `trajectory`, with their prompts (`dialogue` says how those are kept),
-else of its completion. Rewards are one reward event, the sum of score by weight, and an outcome: score when it is in [0,
-1], resolved when it is 1 and not when it is 0. A reward that is null was not scored. The group of an episode is the group
-of its rewards.
+Kept where: a trace is a trajectory. Its nodes are messages of a graph; every sampled one is one step, once: the line that ends
+last is the trajectory, and one that leaves it (compaction, a subagent) is a trajectory that continues it from the step it
+forks from (`extra.without_prefix` of its start: no training row is made of it). The call of a node gives usage, cost, time and
+sampling; `tokens_in` includes cached tokens. A row of an older release is a trajectory of the steps in its `trajectory`, with
+their prompts (`dialogue` says how those are kept), else of its completion. Rewards are one reward event, the sum of score by
+weight, and an outcome: score when it is in [0, 1], resolved when it is 1 and not when it is 0. A reward that is null was not
+scored. The group of an episode is the group of its rewards.
 
 Never logged: answers, solutions and tests of the task's data, only their hashes. In `extra`: token ids, masks, log
 probabilities, advantages and loss weights of each message, as the source has them; metrics, errors and timing in the end;
@@ -133,7 +133,11 @@ def _trace(trace: Obj, episode: Obj, source: SourceFile, place: int = 0) -> Iter
                 "fork_step": parent[1] if parent else None,
                 "config": pack(config),
             },
-            {"agent": {k: v for k, v in agent.items() if k != "config"}, "episode": about} if not number else {},
+            {"agent": {k: v for k, v in agent.items() if k != "config"}, "episode": about}
+            if not number
+            else {"without_prefix": True}
+            if fork is not None
+            else {},
         )
         stream = Stream(builder)
         _line(stream, nodes, line, calls, rest.get("tools") if not number else None)
