@@ -299,6 +299,29 @@ def test_otlp_traces_about_no_model_and_odd_items_are_rejected() -> None:
 # --- rollouts
 
 
+def test_of_several_evaluations_the_last_that_decides_stands() -> None:
+    def evaluated(number: int, labels: list[str]) -> Obj:
+        def text(key: str, value: str) -> Obj:
+            return {"key": key, "value": {"stringValue": value}}
+
+        events = [
+            {
+                "name": "gen_ai.evaluation.result",
+                "attributes": [text("gen_ai.evaluation.name", f"e{n}"), text("gen_ai.evaluation.score.label", label)],
+            }
+            for n, label in enumerate(labels)
+        ]
+        about = [text("gen_ai.operation.name", "chat"), text("gen_ai.request.model", f"m{number}")]
+        span = {"traceId": "t", "spanId": "s", "startTimeUnixNano": "5", "attributes": about, "events": events}
+        return {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+
+    for number in range(6):
+        (one,) = read("otlp-genai", evaluated(number, ["fail", "pass", "polite"]))
+        assert [e.payload["rerun"] for e in of("outcome", one)] == [1, 2, 0]
+        (row,) = fold_trajectories(to_table(one.events, "b", datetime.now(UTC))).to_pylist()
+        assert (row["resolved"], row["grader"]) == (True, "e1")
+
+
 def test_lightning_attempts_rewards_and_usage() -> None:
     one, other = read("agent-lightning", made.lightning_events())
     assert (one.n_steps, other.n_steps) == (2, 0)

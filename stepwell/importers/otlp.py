@@ -4,8 +4,8 @@ Kept where: spans of one conversation (`gen_ai.conversation.id` or `session.id`,
 order they started; of spans with the same `traceId` and `spanId` (exporters send again) the last one is read. A span of a
 model call is one step, with usage and latency; messages of prompts are instructions before the first step and observations
 after it, each once: `dialogue` says how prompts are kept. Spans of tools give results, their raw text and their time. An
-evaluation event is an outcome. Prompts without content (it is opt-in) leave a step with what the span says. Conventions
-read are those of `span_messages`.
+evaluation event is an outcome; of several the last that says pass or fail stands, as the highest `rerun`. Prompts without
+content (it is opt-in) leave a step with what the span says. Conventions read are those of `span_messages`.
 
 In `extra`: all other attributes; spans that are neither (agents, chains, HTTP) are in `extra.records` of the end, resource
 and scope in `extra` of the start. Not kept: OpenInference's `input.value` of a model call repeats its prompt; its sha256 is

@@ -199,15 +199,24 @@ def _tool_name(span: Span) -> str:
 
 
 def outcomes(builder: Builder, graded: list[Obj]) -> None:
-    """An outcome an evaluation event: its score where it is in [0, 1], and its label where that says pass or fail."""
+    """An outcome an evaluation event: its score where it is in [0, 1], and its label where that says pass or fail.
+
+    Of several the last that says pass or fail stands, as the highest `rerun`.
+    """
     end = builder.events[-1].event_id
-    for event in graded:
+    decided = [_label(event) is not None for event in graded]
+    order = sorted(range(len(graded)), key=lambda place: decided[place])
+    for place, event in enumerate(graded):
         told = obj(event.get("attributes"))
         name = take_text(told, "gen_ai.evaluation.name") or "gen_ai.evaluation"
         score = take_float(dict(told), "gen_ai.evaluation.score.value")
-        label = str(told.get("gen_ai.evaluation.score.label")).lower()
-        resolved = True if label in _GOOD else False if label in _BAD else None
-        payload: Obj = {"subject": "trajectory", "grader": name, "rule": "reported", "resolved": resolved}
+        payload: Obj = {"subject": "trajectory", "grader": name, "rule": "reported", "resolved": _label(event)}
         payload["score"] = score if score is not None and 0 <= score <= 1 else None
+        payload |= {"rerun": order.index(place)} if len(graded) > 1 else {}
         extra = {**{k: v for k, v in event.items() if k != "attributes"}, "attributes": told}
         builder.add("outcome", "grader", payload, policy=name, caused_by=end, extra=extra)
+
+
+def _label(event: Obj) -> bool | None:
+    label = str(obj(event.get("attributes")).get("gen_ai.evaluation.score.label")).lower()
+    return True if label in _GOOD else False if label in _BAD else None
