@@ -195,6 +195,18 @@ def test_mini_responses_items_have_no_role() -> None:
     assert [o.step for o in observations] == [0, 1]
 
 
+def test_mini_responses_reasoning_is_that_of_its_items() -> None:
+    document = mini_responses()
+    item = {
+        "type": "reasoning",
+        "summary": [{"type": "summary_text", "text": "It is light."}],
+        "encrypted_content": "x",
+    }
+    document["messages"][2]["output"].insert(0, item)
+    actions = of("action", read(document))
+    assert [a.payload.get("reasoning") for a in actions] == ["It is light.", None]
+
+
 def test_swe_0_demonstrations_are_never_steps_and_batch_costs_never_ours() -> None:
     imported = read(swe_0(), "acme__anvil-1")
     instructions = of("instruction", imported)

@@ -141,6 +141,33 @@ def test_openhands_actions_answers_and_totals() -> None:
 # --- Inspect
 
 
+def test_openhands_reasoning_in_the_shape_of_its_provider() -> None:
+    def act(n: int, **told: Any) -> Obj:
+        event = {
+            "kind": "ActionEvent",
+            "id": f"e{n}",
+            "timestamp": "2026-01-01T00:00:00",
+            "source": "agent",
+            "thought": [],
+        }
+        return {**event, "action": {"kind": "ThinkAction"}, "tool_name": "think", "tool_call_id": f"c{n}", **told}
+
+    blocks = [
+        {"type": "thinking", "thinking": "It is heavy.", "signature": "x"},
+        {"type": "redacted_thinking", "data": "y"},
+    ]
+    item = {"id": "rs", "summary": ["It is", "light."], "content": None, "encrypted_content": "z"}
+    events = [act(0, thinking_blocks=blocks), act(1, responses_reasoning_item=item)]
+    said = {"role": "assistant", "content": [{"type": "text", "text": "Done."}], "thinking_blocks": blocks}
+    about = {"id": "m", "timestamp": "2026-01-01T00:00:00", "source": "agent"}
+    (one,) = read("openhands-sdk-events", [*events, {"kind": "MessageEvent", **about, "llm_message": said}])
+    assert [a.payload.get("reasoning") for a in of("action", one)] == [
+        "It is heavy.",
+        "It is\n\nlight.",
+        "It is heavy.",
+    ]
+
+
 def test_inspect_samples_are_attempts_with_outcomes() -> None:
     first, second = read("inspect-log", made.inspect_log())
     assert [of("start", o)[0].payload["attempt"] for o in (first, second)] == [0, 1]

@@ -24,6 +24,7 @@ from stepwell.importers.messages import (
     Obj,
     obj,
     responses_output,
+    responses_reasoning,
     take_calls,
     take_content,
     take_float,
@@ -142,7 +143,7 @@ def _call(dialogue: Dialogue, record: Obj, data: Obj) -> bool:
         [repeated] if repeated else [],
         text,
         calls,
-        reasoning=take_text(left, "reasoning_content") or take_text(left, "reasoning"),
+        reasoning=take_text(left, "reasoning_content") or take_text(left, "reasoning") or responses_reasoning(items),
         usage={
             **usage,
             "latency_s": None if milliseconds is None else milliseconds / 1000,

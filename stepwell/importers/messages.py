@@ -204,3 +204,12 @@ def responses_output(output: Any) -> tuple[str | None, list[Any]]:
             calls.append({"id": item.get("call_id") or item.get("id"), "type": "function", "function": function})
     said = [t for t in texts if t is not None]
     return ("".join(said) if said else None), [_text_arguments(c) for c in calls]
+
+
+def responses_reasoning(output: Any) -> str | None:
+    """What the reasoning items of the Responses API say, summaries first; the items themselves stay where they are."""
+    items = (
+        [i for i in output if isinstance(i, dict) and i.get("type") == "reasoning"] if isinstance(output, list) else []
+    )
+    said = [t for i in items for key in ("summary", "content") if (t := take_content(dict(i), key))]
+    return "\n\n".join(said) or None

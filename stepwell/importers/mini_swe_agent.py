@@ -30,6 +30,7 @@ from stepwell.importers.messages import (
     objects,
     pack,
     responses_output,
+    responses_reasoning,
     take_calls,
     take_content,
     take_float,
@@ -129,6 +130,7 @@ def _act(builder: Builder, turn: Turn, version: str, fence: str, model: str | No
     message = inner_message(response, turn.reply)
     reasoning = take_text(left, "reasoning_content") or take_text(left, "reasoning")
     reasoning = reasoning or take_text(message, "reasoning") or take_text(message, "reasoning_content")
+    reasoning = responses_reasoning(left.get("output")) if whole and reasoning is None else reasoning
     text, calls = responses_output(left.get("output")) if whole else (take_content(left), take_calls(left))
     command, error = _command(turn, text, extra, version, fence)
     usage = take_usage(response, extra)

@@ -139,7 +139,7 @@ def _act(stream: Stream, actions: dict[str, Event], event: Obj, model: str | Non
         text,
         [call],
         command=command,
-        reasoning=take_text(event, "reasoning_content"),
+        reasoning=take_text(event, "reasoning_content") or _reasoned(event),
         parse_error=None if executed else "the call was not executable",
         usage=usage,
         policy=model,
@@ -147,6 +147,14 @@ def _act(stream: Stream, actions: dict[str, Event], event: Obj, model: str | Non
         extra={**_kept(event), **({"action": inner} if inner else {})},
     )
     _remember(stream, actions, event, action, critic)
+
+
+def _reasoned(told: Obj) -> str | None:
+    """Reasoning that stands in the provider's own shape alone: blocks of thinking, or an item of the Responses API."""
+    blocks, item = told.get("thinking_blocks"), obj(told.get("responses_reasoning_item"))
+    said = [obj(b).get("thinking") for b in blocks] if isinstance(blocks, list) else []
+    said += [t for key in ("summary", "content") if isinstance(parts := item.get(key), list) for t in parts]
+    return "\n\n".join(t for t in said if isinstance(t, str) and t) or None
 
 
 def _unsaid(inner: Obj, arguments: Any) -> Obj:
@@ -235,7 +243,7 @@ def _message(stream: Stream, actions: dict[str, Event], event: Obj, model: str |
     message |= {} if role == "assistant" else {"role": role}
     extra = {**_kept(event), **({"llm_message": _kept(message)} if _kept(message) else {})}
     action = stream.act(
-        text, [], usage=usage, extra=extra, reasoning=reasoning, policy=model, occurred_at=occurred_at
+        text, [], usage=usage, extra=extra, reasoning=reasoning or _reasoned(message), policy=model, occurred_at=occurred_at
     )  # fmt: skip
     _remember(stream, actions, event, action, critic)
 
