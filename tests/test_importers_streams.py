@@ -610,6 +610,24 @@ def test_of_several_inspect_scorers_the_first_that_decides_stands() -> None:
         assert (row["resolved"], row["grader"]) == (True, "first")
 
 
+def test_what_openhands_recalls_or_notes_of_its_state_was_said_to_no_model() -> None:
+    def noted(n: int, kind: str, content: str) -> Obj:
+        return {"id": n, "source": "environment", "cause": n - 1, "observation": kind, "content": content, "extras": {}}
+
+    history = [
+        {"id": 1, "source": "user", "action": "message", "args": {"content": "Fix it."}},
+        {"id": 2, "source": "user", "action": "recall", "args": {"query": "Fix it."}},
+        noted(3, "recall", "Added workspace context"),
+        {"id": 4, "source": "agent", "action": "run", "args": {"command": "ls"}},
+        noted(5, "run", "a.py"),
+        noted(7, "agent_state_changed", ""),
+    ]
+    (one,) = read("openhands-output", {"instance_id": "a__b-1", "instruction": "Fix it.", "history": history})
+    assert [e.payload["content"] for e in of("instruction", one)] == ["Fix it."]
+    assert shown(one, 0) == [("environment", "a.py")]
+    assert [r["id"] for r in extra(of("end", one)[0])["records"]] == [2, 3, 7]
+
+
 def test_a_command_that_had_no_exit_code_yet_did_not_fail() -> None:
     def run(n: int, code: int) -> list[Obj]:
         seen = {"observation": "run", "content": "", "extras": {"command": "ls", "metadata": {"exit_code": code}}}

@@ -1,12 +1,12 @@
 """OpenHands evaluation output (`output.jsonl`, V0 events): one record an instance, with its `history`.
 
-Kept where: every action of the agent is one step, except those that steer the harness (recall, state changes, condensation).
-The reply is that of the model response the action came from; when several actions share one response, each is a step with the
-response's `call_id`, and text, tokens and cost stand with the first. An observation belongs to the action it names as `cause`.
-Tokens and latency are joined by response id; a cost a step only where `metrics.costs` has one for every call. System prompt
-and messages of the user are instructions before the first step, observations after it. `instance` is the task: its gold patch
-and tests are hashes only. `test_result.report` (or `report`) is the outcome; the resolver's `success` is an opinion of a
-model, and so a verdict. `error` is the exit status.
+Kept where: every action of the agent is one step, except those that steer the harness (recall, state changes, condensation;
+what came back for these is no observation either). The reply is that of the model response the action came from; when several
+actions share one response, each is a step with the response's `call_id`, and text, tokens and cost stand with the first. An
+observation belongs to the action it names as `cause`. Tokens and latency are joined by response id; a cost a step only where
+`metrics.costs` has one for every call. System prompt and messages of the user are instructions before the first step,
+observations after it. `instance` is the task: its gold patch and tests are hashes only. `test_result.report` (or `report`) is
+the outcome; the resolver's `success` is an opinion of a model, and so a verdict. `error` is the exit status.
 
 In `extra`: the rest of each event and response, `metrics`, `metadata` beside what has a column, and in `records` of the end all
 events that are no step's. Times have no zone. Not in the format: the prompts, token ids.
@@ -41,6 +41,8 @@ from stepwell.importers.streams import Stream, command_of
 
 _STEERING = ("system", "recall", "change_agent_state", "condensation", "condensation_request", "null", "pause", "resume",
              "stop", "start", "initialize", "push", "send_pr", "add_task", "modify_task")  # fmt: skip
+_UNSEEN = ("recall", "agent_state_changed", "null", "condense")
+"""Observations whose `content` no model is shown: of a recall the prompt has what is in its `extras`, in other words."""
 _TESTS = ("FAIL_TO_PASS", "PASS_TO_PASS", "test_patch", "f2p_tests", "p2p_tests", "s2p_tests", "n2p_tests", "run_result",
           "test_patch_result", "fix_patch_result", "fixed_tests", "tests")  # fmt: skip
 _SOLUTIONS = ("patch", "gold_patch", "fix_patch", "resolved_issues_patch")
@@ -180,7 +182,7 @@ class _Writer:
         kind = event.get("action")
         if isinstance(kind, str) and "observation" not in event:
             self._action(dict(event), kind)
-        elif isinstance(event.get("observation"), str):
+        elif isinstance(event.get("observation"), str) and event["observation"] not in _UNSEEN:
             self._observation(dict(event))
         else:
             self.stream.records.append(event)
