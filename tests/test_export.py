@@ -425,6 +425,21 @@ def test_nothing_is_trained_on_that_was_said_to_a_prompt_the_row_has_not(lake: L
     }
 
 
+@pytest.mark.parametrize("format", ["chat", "sharegpt"])
+def test_what_is_in_no_loss_comes_back_as_such(format: str, lake: Lake, tmp_path: Path) -> None:
+    events = [replace(e, actor="human") if e.kind == "action" and e.step == 1 else e for e in good_repair("typed")]
+    EventLog(lake).append(events, "b")
+    told = []
+    for turn, where in enumerate((lake, Lake(tmp_path / "again"))):
+        if turn:
+            import_paths(where, [tmp_path / "rows0.jsonl"], "demo")
+        export(where, Request(format), path := tmp_path / f"rows{turn}.jsonl")
+        (row,) = rows_of(path)
+        told.append([m["train"] for m in row.get("messages", row.get("conversations"))])
+    assert told[0] == told[1]
+    assert sum(told[0]) == 4
+
+
 def retraction(trajectory_id: str, target: str | None, action: str) -> Event:
     payload = {"target_event": target, "action": action, "reason": "asked for"}
     return Event("retraction", trajectory_id, "demo", "human", payload)

@@ -3,7 +3,7 @@
 Held: the conversation in its order, with roles, tool calls (arguments as JSON strings), thoughts and reasoning; the task, the
 model, the run, whether it is resolved, the exit status, the submission. `train` says which replies are in the loss:
 all that may be, or of these the ones whose mask by the rule named has a weight above 0. A trainer that does not know it
-trains on everything.
+trains on everything; Stepwell reads a false one as a mask of the source, under which no dataset learns the reply.
 
 Not held: ids of events, verdicts and masks themselves, usage, times, exit codes and raw output, who spoke beyond the role
 (an absent one is `user`), replies the model was never shown again, labels, feedback and notices, all but the last grading;

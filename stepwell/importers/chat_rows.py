@@ -2,10 +2,11 @@
 
 Kept where: `messages` (a list, or a JSON string) as `chatting` says; the command is that of the tool calls, of a
 `<function=...>` block or of the last fenced block. `resolved` of the row (bool, 0 or 1, or SWE-Gym's report) is the outcome,
-graded by the dataset. `tools` are offered with the first instruction. `run_id`, `traj_id` and `model` go to `start`.
-`test_result.git_patch`, `model_patch` and `generated_patch` are the submission. A patch under the name `patch` is none: in
-SWE-smith it often belongs to another repository; it stays in `extra` of the end. In a row with tests it is the gold patch:
-gold patches and tests never enter the log, their hashes are in `task`.
+graded by the dataset. A reply that is in no loss at the source (`train` or `mask` false, `weight` 0) gets a mask of weight 0.
+`tools` are offered with the first instruction. `run_id`, `traj_id` and `model` go to `start`. `test_result.git_patch`,
+`model_patch` and `generated_patch` are the submission. A patch under the name `patch` is none: in SWE-smith it often belongs
+to another repository; it stays in `extra` of the end. In a row with tests it is the gold patch: gold patches and tests never
+enter the log, their hashes are in `task`.
 
 In `extra`: everything else of the row. Not in the format: cost, tokens and time, exit codes, the real task text. A set whose
 rows are all successes by selection (R2E-Gym SFT, SWE-Gym SFT) does not say so in the row, and no outcome is made up.

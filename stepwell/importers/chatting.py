@@ -2,7 +2,8 @@
 
 A message of the assistant is one step, marked demonstrations are not. What stands before the first one are instructions; what
 comes after one is what came back for it, whichever role it is labelled with (environment output is often labelled `user`).
-A reply without an action is no format error: it may be an answer, and only the harness could tell.
+A reply without an action is no format error: it may be an answer, and only the harness could tell. A reply that the source
+keeps out of the loss (`train` or `mask` false, `weight` 0) gets a mask of weight 0 of the source's own.
 Not here: the fields of a row around its messages.
 """
 
@@ -20,6 +21,8 @@ from stepwell.event import Event
 from stepwell.importers.messages import Obj, objects, take_calls, take_content, take_text
 from stepwell.importers.streams import Stream, command_of, function_call
 
+_LOSS = ("train", "weight", "mask")
+"""Fields of a reply that say by false or 0 that it is in no loss: of Stepwell's chat exports, OpenAI's rows, nebius' rows."""
 _FENCE = re.compile(r"^```[a-zA-Z_]*[^\S\n]*\n", re.M)
 
 
@@ -63,7 +66,7 @@ def reply(stream: Stream, left: Obj, policy: str | None, **more: Any) -> Event:
         "command": command,
     }
     usage = more.pop("usage", {})
-    return stream.act(
+    action = stream.act(
         text,
         calls,
         usage=usage,
@@ -72,6 +75,12 @@ def reply(stream: Stream, left: Obj, policy: str | None, **more: Any) -> Event:
         **columns,
         **more,
     )
+    flag = next((k for k in _LOSS if type(left.get(k)) in (bool, int, float) and left[k] == 0), None)
+    if flag is not None:
+        masked = {"mask_rule": f"source {flag}", "weight": 0.0, "reason": "not in the loss of the source"}
+        masked |= {"evidence": [action.event_id]}
+        stream.builder.add("mask", "system", masked, step=action.step, caused_by=action.event_id)
+    return action
 
 
 def shown(stream: Stream, role: str, left: Obj, **envelope: Any) -> None:

@@ -2,7 +2,8 @@
 
 Kept where: the text of a system turn stands in `system_prompt`, of others in `text`; a turn of `ai` is one step, its command
 the last fenced block. `target` is the outcome, graded by the dataset, with the whole `eval_logs` in its `extra`;
-`generated_patch` the submission. The source's own loss mask (`mask`) and `cutoff_date` stay in `extra` of each turn.
+`generated_patch` the submission. The source's own loss mask (`mask`) and `cutoff_date` stay in `extra` of each turn; a turn of
+`ai` that it keeps out of the loss gets a mask of weight 0.
 
 Not in the format: cost, tokens, time, tool calls, tool schemas, an id of the run (instance and model repeat).
 """
