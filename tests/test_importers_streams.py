@@ -596,6 +596,22 @@ def test_a_step_without_a_model_call_is_none_of_the_agent() -> None:
     ]  # fmt: skip
 
 
+def test_an_inspect_call_that_failed_shows_the_message_of_its_error() -> None:
+    call = {"id": "c", "function": "bash", "arguments": {"cmd": "sleep 9"}, "type": "function"}
+    failed = {"role": "tool", "content": "", "tool_call_id": "c", "error": {"type": "timeout", "message": "Timed out."}}
+    said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}, failed]
+    log = {
+        "version": 2,
+        "status": "success",
+        "eval": {"task": "t"},
+        "samples": [{"id": 1, "epoch": 1, "messages": said}],
+    }
+    (one,) = read("inspect-log", log)
+    (seen,) = of("observation", one)
+    assert (seen.payload["rendered"], seen.payload["timed_out"]) == ("Timed out.", True)
+    assert extra(seen)["error"] == failed["error"]
+
+
 def test_of_several_inspect_scorers_the_first_that_decides_stands() -> None:
     for number in range(6):
         scores = {"details": {"value": {"a": number}}, "first": {"value": "C"}, "second": {"value": "I"}}

@@ -1,12 +1,11 @@
 """Inspect AI logs: `.json` (one document) and `.eval` (a zip of a header and samples), versions 2 and 3.
 
-Kept where: a sample is a trajectory, its `epoch` the attempt. Every model call outside a scorer is one step, with usage,
-cost and time of its event; a log without events has its assistant messages as steps. Messages of prompts are instructions
-before the first step and observations after it; `dialogue` says how prompts are kept. Results are observations of the step
-that made the call, the text as shown and, where it differs, as it came. A score is an outcome of that scorer (C, I, P, N,
-numbers and booleans as Inspect reads them; of several scorers the first that says resolved or not stands, as the highest
-`rerun`); the status of a log is none. Attachments and pooled messages are put back in
-place.
+Kept where: a sample is a trajectory, its `epoch` the attempt. Every model call outside a scorer is one step, with usage, cost
+and time of its event; a log without events has its assistant messages as steps. Messages of prompts are instructions before
+the first step and observations after it; `dialogue` says how prompts are kept. Results are observations of the step that made
+the call, the text as shown (of a call that failed the message of its error) and, where it differs, as it came. A score is an
+outcome of that scorer (C, I, P, N, numbers and booleans as Inspect reads them; of several scorers the first that says resolved
+or not stands, as the highest `rerun`); the status of a log is none. Attachments and pooled messages are put back in place.
 
 Never logged: the target and solutions or tests in metadata, only their hashes. Not kept: raw requests repeat the prompt in
 the provider's form; of them the other fields are. In `extra`: all else of samples and calls; events of the harness and of

@@ -197,7 +197,10 @@ class SampleReader(Dialogue):
         )
 
     def answer(self, message: Obj) -> None:
-        """A tool message with what the event of its call says: the same result, its time, and how long it took."""
+        """A tool message with what the event of its call says: the same result, its time, and how long it took.
+
+        Of a call that failed the content is empty, and providers show the model the message of the error in its place.
+        """
         call = take_text(message, "tool_call_id")
         event = self._tools.pop(call or "", {})
         for key, repeated in (("event", "tool"), ("id", call), ("type", "function")):
@@ -210,10 +213,12 @@ class SampleReader(Dialogue):
         result = event.get("result")
         raw = event.pop("result") if isinstance(result, str) else None
         left = {**message, **({"tool": event} if event else {})}
+        error = obj(message.get("error")) or obj(event.get("error"))
+        shown = take_text(dict(error), "message") if not shown and error else shown
         self.stream.answer(
             call,
             {"rendered": shown if shown is not None else raw, "raw": raw if shown is not None and raw != shown else None,
-             "duration_s": take_float(event, "working_time")},
+             "duration_s": take_float(event, "working_time"), "timed_out": True if error.get("type") == "timeout" else None},
             {k: v for k, v in left.items() if v not in (None, [], {})},
             occurred_at=take_time(event, "completed"),
         )  # fmt: skip
