@@ -20,9 +20,9 @@ READS = (
 
 
 SHOWN = ("delivered", "placebo")
+"""Modes of feedback that is in the agent's prompt."""
 POLICIES = ("agent", "teacher")
 """Actors whose replies may be learnt; what a person typed, the harness wrote or another trajectory holds is context."""
-"""Modes of feedback that is in the agent's prompt."""
 REPLAYED = (*READS[:-2], "notice", "feedback", "turn", "usage", "retraction")
 """Columns of `events` that `prompts` reads."""
 
