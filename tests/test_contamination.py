@@ -208,6 +208,20 @@ def test_boilerplate_of_a_suite_is_no_evidence() -> None:
     assert [h.detector for h in alone] == ["ngram"]
 
 
+@pytest.mark.parametrize("n", [1, 10])
+def test_a_task_recorded_in_several_forms_is_one(n: int) -> None:
+    asked = [f"Item {i}: {STATEMENT} {w}{i} {w}" for i, w in enumerate(WORDS[:n])]
+    forms = [
+        replace(EVALUATED, task_id=f"p{i}", statement=text, base_commit=commit, tests=frozenset({commit}))
+        for i, text in enumerate(asked)
+        for commit in ("", "c1", "c2", "c3")
+    ]
+    known = Suites(forms, Contamination())
+    assert known.sizes == {"evaluations/held": n}
+    found = known.of_task(replace(OTHER, statement=asked[0]))
+    assert {"exact", "normalised"} <= {h.detector for h in found if h.task and h.task.task_id == "p0"}
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 40])
 def test_tasks_that_all_share_one_brief(n: int) -> None:
     def task(suite: str, i: int) -> Task:

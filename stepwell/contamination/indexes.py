@@ -16,19 +16,27 @@ from stepwell.contamination.text import Hashes, bands, jaccard, signature
 COMMON_TASKS = 3
 COMMON_SHARE = 0.05
 """A key is common in a suite when at least COMMON_TASKS of its tasks have it, and this share of them."""
+Named = tuple[str, str]
+"""Suite and task: what is recorded of one task in several forms is one."""
 
 
-def common(keys: Sequence[Iterable[object]], suites: Sequence[str]) -> set[tuple[str, object]]:
-    """(suite, key) of the keys that are common in their suite; `keys` of each task, `suites` the suite of each."""
-    sizes, counted = Counter(suites), Counter((s, k) for s, of in zip(suites, keys, strict=True) for k in set(of))
-    return {sk for sk, n in counted.items() if n >= max(COMMON_TASKS, COMMON_SHARE * sizes[sk[0]])}
+def sizes(names: Iterable[Named]) -> Counter[str]:
+    """How many tasks each suite has."""
+    return Counter(suite for suite, _ in set(names))
+
+
+def common(keys: Sequence[Iterable[object]], names: Sequence[Named]) -> set[tuple[str, object]]:
+    """(suite, key) of the keys that are common in their suite; `keys` and `names` go together."""
+    n_tasks, pairs = sizes(names), {(name, k) for name, of in zip(names, keys, strict=True) for k in of}
+    counted = Counter((suite, k) for (suite, _), k in pairs)
+    return {sk for sk, n in counted.items() if n >= max(COMMON_TASKS, COMMON_SHARE * n_tasks[sk[0]])}
 
 
 class Containment:
     """Which share of a suite task's hashes a text has; tasks with fewer than `least` telling hashes are left out."""
 
-    def __init__(self, sets: Sequence[Hashes], suites: Sequence[str], least: int) -> None:
-        kept = telling(sets, suites)
+    def __init__(self, sets: Sequence[Hashes], names: Sequence[Named], least: int) -> None:
+        kept = telling(sets, names)
         self.sizes = np.array([len(s) if len(s) >= least else 0 for s in kept], np.int64)
         filled = [np.empty(0, np.uint64), *(s if n else s[:0] for s, n in zip(kept, self.sizes, strict=True))]
         keys = np.concatenate(filled)
@@ -52,8 +60,8 @@ class Containment:
 class Near:
     """Texts of a Jaccard of at least `least`: MinHash bands pick the candidates, the sets themselves decide."""
 
-    def __init__(self, sets: Sequence[Hashes], suites: Sequence[str], shortest: int) -> None:
-        everywhere = sorted({int(k) for of in _common(sets, suites).values() for k in of})
+    def __init__(self, sets: Sequence[Hashes], names: Sequence[Named], shortest: int) -> None:
+        everywhere = sorted({int(k) for of in _common(sets, names).values() for k in of})
         self.dropped = np.array(everywhere, np.uint64)
         self.shortest = shortest
         self.sets = [self._telling(s) for s in sets]
@@ -75,17 +83,20 @@ class Near:
         return np.setdiff1d(hashes, self.dropped, assume_unique=True)
 
 
-def telling(sets: Sequence[Hashes], suites: Sequence[str]) -> list[Hashes]:
+def telling(sets: Sequence[Hashes], names: Sequence[Named]) -> list[Hashes]:
     """The sets without the hashes that are common in their suite."""
-    dropped = _common(sets, suites)
-    return [np.setdiff1d(s, dropped[suite], assume_unique=True) for s, suite in zip(sets, suites, strict=True)]
+    dropped = _common(sets, names)
+    return [np.setdiff1d(s, dropped[suite], assume_unique=True) for s, (suite, _) in zip(sets, names, strict=True)]
 
 
-def _common(sets: Sequence[Hashes], suites: Sequence[str]) -> dict[str, Hashes]:
+def _common(sets: Sequence[Hashes], names: Sequence[Named]) -> dict[str, Hashes]:
     """Hashes that are common, by suite, as `common` has it."""
+    forms: dict[str, dict[str, list[Hashes]]] = defaultdict(lambda: defaultdict(list))
+    for (suite, task), one in zip(names, sets, strict=True):
+        forms[suite][task].append(one)
     found = {}
-    for suite in set(suites):
-        inside = [s for s, name in zip(sets, suites, strict=True) if name == suite]
+    for suite, of in forms.items():
+        inside = [one[0] if len(one) == 1 else np.unique(np.concatenate(one)) for one in of.values()]
         keys, n = np.unique(np.concatenate([np.empty(0, np.uint64), *inside]), return_counts=True)
         found[suite] = keys[n >= max(COMMON_TASKS, COMMON_SHARE * len(inside))]
     return found

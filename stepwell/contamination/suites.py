@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from stepwell.contamination.indexes import COMMON_TASKS, Containment, Near, common
+from stepwell.contamination.indexes import COMMON_TASKS, Containment, Named, Near, common, sizes
 from stepwell.contamination.keys import KEYS
 from stepwell.contamination.tasks import Task, days, trees
 from stepwell.contamination.text import Hashes, normalised, shingles
@@ -17,7 +17,7 @@ from stepwell.ids import digest, sha256
 from stepwell.recipe import Contamination
 from stepwell.syntax import blocks
 
-VERSION = "contamination@2"
+VERSION = "contamination@3"
 """Part of the gate's identity: raised when a detector changes what it flags."""
 GRAM, SHINGLE = 13, 5
 MIN_GRAMS, MIN_SHINGLES, MIN_CASES = 3, 10, 2
@@ -58,8 +58,8 @@ class Suites:
     def __init__(self, tasks: Iterable[Task], settings: Contamination) -> None:
         self.settings = settings
         self.tasks = _distinct(tasks)
-        names = [t.suite for t in self.tasks]
-        self.sizes = {name: names.count(name) for name in sorted(set(names))}
+        names = [(t.suite, t.task_id or f"\n{i}") for i, t in enumerate(self.tasks)]
+        self.sizes = dict(sorted(sizes(names).items()))
         self.before = days(settings.before)
         if settings.before and self.before is None:
             raise UsageError(f"contamination.before is {settings.before!r}; it must be a date such as 2024-06-01.")
@@ -76,7 +76,7 @@ class Suites:
                 self.repos[task.repo].append(i)
         files = [[tuple(sorted(t.files))] if t.files else [] for t in self.tasks]
         dropped = common(files, names)
-        self.patched = {i for i, of in enumerate(files) if of and (names[i], of[0]) not in dropped}
+        self.patched = {i for i, of in enumerate(files) if of and (names[i][0], of[0]) not in dropped}
         self.hash = digest(VERSION, settings.model_dump(mode="json"), sorted(digest(*_facts(t)) for t in self.tasks))
 
     def of_task(self, task: Task) -> list[Hit]:
@@ -131,13 +131,13 @@ class Suites:
     def _hit(self, i: int, detector: str, score: float) -> Hit:
         return Hit(self.tasks[i].suite, self.tasks[i], detector, score)
 
-    def _by_key(self, name: str, suites: list[str]) -> dict[str, list[int]]:
+    def _by_key(self, name: str, names: list[Named]) -> dict[str, list[int]]:
         keys = [KEYS[name](task) for task in self.tasks]
-        dropped = common(keys, suites) if name in TEXTUAL else set()
+        dropped = common(keys, names) if name in TEXTUAL else set()
         found: dict[str, list[int]] = defaultdict(list)
         for i, of in enumerate(keys):
             for key in sorted(of):
-                if (suites[i], key) not in dropped:
+                if (names[i][0], key) not in dropped:
                     found[key].append(i)
         return dict(found)
 
@@ -149,7 +149,7 @@ def _known_apart(one: Task, other: Task) -> bool:
 
 
 def _distinct(tasks: Iterable[Task]) -> list[Task]:
-    """Tasks that differ in something; one that many attempts recorded counts once, as otherwise its text looks common."""
+    """Tasks that differ in something, each once however many attempts recorded it."""
     return sorted(dict.fromkeys(tasks), key=lambda t: (t.suite, t.task_id, digest(*_facts(t))))
 
 
