@@ -271,6 +271,24 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalised(f"  {text.swapcase().swapcase()}\n") == normalised(text.swapcase().swapcase())
 
 
+@pytest.mark.parametrize(
+    ("asked", "word", "other"),
+    [
+        ("给定一个整数数组和一个目标值，请你在该数组中找出和为目标值的那两个整数，并返回它们的下标。", "返回", "输出"),
+        ("整数の配列が与えられます。合計が目標値になる二つの要素の位置を求めて昇順に出力してください。", "求めて", "探して"),
+        ("กำหนดรายการของจำนวนเต็มและค่าเป้าหมายให้หาตำแหน่งของสองค่าที่รวมกันได้เท่ากับค่าเป้าหมายแล้วพิมพ์ตำแหน่งทั้งสอง", "พิมพ์", "แสดง"),
+    ],
+)  # fmt: skip
+def test_statements_in_scripts_without_spaces(asked: str, word: str, other: str) -> None:
+    held = replace(OTHER, suite="s", statement=asked)
+    known = Suites([held, *(replace(OTHER, suite="s", task_id=f"{i}") for i in range(3))], Contamination())
+    same = known.of_task(Task("", "t", "mine", asked))
+    assert {h.detector for h in same} == {"exact", "normalised", "ngram", "minhash"}
+    near = known.of_task(Task("", "t", "mine", asked.replace(word, other)))
+    assert "ngram" in {h.detector for h in near}
+    assert known.of_task(Task("", "t", "mine", asked[:6])) == known.of_task(Task("", "t", "mine", asked[::-1])) == []
+
+
 def test_latex_case_space_and_punctuation_go() -> None:
     assert normalised(r"Find $\frac{a_{1}}{b}$, where $a_1 \leq \mathrm{Max}(n)$!") == "find a 1 b where a 1 max n"
     assert normalised("FIND a_1/b, where a_1 <= Max( n )") == "find a 1 b where a 1 max n"

@@ -20,7 +20,11 @@ _LATEX = re.compile(
     r"|frac|dfrac|tfrac|leq?|geq?|neq?|lt|gt|times|cdots?|ldots|dots|quad|qquad|displaystyle|begin|end|item|hspace|vspace)"
     r"(?![A-Za-z])"
 )
-_WORD = re.compile(r"[^\W_]+")
+# Thai, Lao, Burmese, Khmer, Kana and Han: written without spaces.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[^\W_{_UNSPACED}]+|(?=[^\W_])[{_UNSPACED}]")
 _TOKEN = re.compile(r"[^\W\d][\w.-]*|[^\w\s]")
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _SEED = 20_240_601
@@ -36,7 +40,8 @@ BANDS = 32
 def normalised(text: str) -> str:
     """Words in lower case with single spaces: no punctuation, no LaTeX commands of layout, Unicode in its compatible form.
 
-    Done again it changes nothing (METHODS.md K13: case, space, LaTeX).
+    Of scripts written without spaces every letter is a word. Done again it changes nothing (METHODS.md K13: case, space,
+    LaTeX).
     """
     while True:
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _LATEX.sub(" ", text)).casefold())
