@@ -184,6 +184,16 @@ def test_what_only_looks_alike_is_left_alone(case: str) -> None:
     assert hits(task, **settings) == {}
 
 
+def test_an_address_names_its_problem_by_path_or_query() -> None:
+    known = Suites([replace(EVALUATED, url="http://poj.org/problem?space=1&id=1000")], Contamination())
+    for asked, same in (
+        ("https://www.poj.org/problem?id=1000&space=1&lang=en#top", True),
+        ("http://poj.org/problem?space=1&id=1001", False),
+        ("http://poj.org/problem", False),
+    ):
+        assert bool(known.of_task(replace(OTHER, url=asked))) == same, asked
+
+
 def test_short_statements_and_small_programs_tell_nothing() -> None:
     short = replace(
         EVALUATED, task_id="s", statement="Fix the bug.", trees=frozenset(trees(["def f(x):\n    return x"]))

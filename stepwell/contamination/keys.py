@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from stepwell.contamination.tasks import Task
 from stepwell.contamination.text import normalised
@@ -13,6 +13,8 @@ from stepwell.ids import sha256
 MIN_WORDS = 8
 """Words from which on a statement can be told from another; `Fix the bug.` is asked of many tasks."""
 _CODEFORCES = re.compile(r"/(?:contest|gym)/(\d+)/problem/(\w+)|/problemset/problem/(\d+)/(\w+)")
+_SHOWN = re.compile(r"utm_\w+|ref|lang|language|locale|hl|tab|view", re.IGNORECASE)
+"""Parameters of an address that say how a page is shown; others may name the problem (`problem?id=1000`)."""
 
 
 def identity(task: Task) -> set[str]:
@@ -23,14 +25,15 @@ def identity(task: Task) -> set[str]:
 
 
 def source(task: Task) -> set[str]:
-    """Where it was published: host and path, or the contest and problem where two addresses show one."""
+    """Where it was published: host, path and what it asks for, or contest and problem where two addresses show one."""
     if not task.url:
         return set()
     parts = urlsplit(task.url if "//" in task.url else f"//{task.url}")
     host, path = parts.netloc.lower().removeprefix("www.").removeprefix("m1."), parts.path.rstrip("/").lower()
     if host.endswith("codeforces.com") and (found := _CODEFORCES.search(path)):
         return {f"codeforces {found[1] or found[3]} {found[2] or found[4]}"}
-    return {f"{host}{path}"} if host and path else set()
+    asked = sorted(pair for pair in parse_qsl(parts.query) if not _SHOWN.fullmatch(pair[0]))
+    return {f"{host}{path}{'?' if asked else ''}{urlencode(asked)}"} if host and (path or asked) else set()
 
 
 def exact(task: Task) -> set[str]:
