@@ -194,6 +194,12 @@ def test_an_address_names_its_problem_by_path_or_query() -> None:
         assert bool(known.of_task(replace(OTHER, url=asked))) == same, asked
 
 
+@pytest.mark.parametrize("url", ["https://[REDACTED:password]@example.org/problem", "http://[broken", "//", "problem 7"])
+def test_what_is_no_address_says_nothing(url: str) -> None:
+    known = Suites([replace(EVALUATED, url=url)], Contamination())
+    assert known.of_task(replace(OTHER, url=url)) == []
+
+
 def test_short_statements_and_small_programs_tell_nothing() -> None:
     short = replace(
         EVALUATED, task_id="s", statement="Fix the bug.", trees=frozenset(trees(["def f(x):\n    return x"]))

@@ -28,7 +28,10 @@ def source(task: Task) -> set[str]:
     """Where it was published: host, path and what it asks for, or contest and problem where two addresses show one."""
     if not task.url:
         return set()
-    parts = urlsplit(task.url if "//" in task.url else f"//{task.url}")
+    try:
+        parts = urlsplit(task.url if "//" in task.url else f"//{task.url}")
+    except ValueError:
+        return set()  # no address, such as one of which a part was redacted
     host, path = parts.netloc.lower().removeprefix("www.").removeprefix("m1."), parts.path.rstrip("/").lower()
     if host.endswith("codeforces.com") and (found := _CODEFORCES.search(path)):
         return {f"codeforces {found[1] or found[3]} {found[2] or found[4]}"}
