@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +27,7 @@ from stepwell.cli import build_app
 from stepwell.contamination.effect import dirty_tasks, effect
 from stepwell.contamination.gate import gate
 from stepwell.contamination.overlap import overlap
+from stepwell.contamination.reading import of_file
 from stepwell.contamination.suites import DETECTORS, Suites
 from stepwell.contamination.tasks import Task, case_hashes, days, of_event, of_record, trees
 from stepwell.contamination.text import jaccard, normalised, shingles, signature
@@ -194,7 +198,9 @@ def test_an_address_names_its_problem_by_path_or_query() -> None:
         assert bool(known.of_task(replace(OTHER, url=asked))) == same, asked
 
 
-@pytest.mark.parametrize("url", ["https://[REDACTED:password]@example.org/problem", "http://[broken", "//", "problem 7"])
+@pytest.mark.parametrize(
+    "url", ["https://[REDACTED:password]@example.org/problem", "http://[broken", "//", "problem 7"]
+)
 def test_what_is_no_address_says_nothing(url: str) -> None:
     known = Suites([replace(EVALUATED, url=url)], Contamination())
     assert known.of_task(replace(OTHER, url=url)) == []
@@ -550,6 +556,25 @@ def test_suites_in_files(lake: Lake, tmp_path: Path) -> None:
         gate(lake, "datasets/mine", Contamination(against=("rollouts/lost",)))
     with pytest.raises(UsageError, match="soon"):
         gate(lake, "datasets/mine", Contamination(before="soon"))
+
+
+def test_suites_in_parquet_of_any_type(tmp_path: Path) -> None:
+    rows = {
+        "task_id": ["q-1"], "text": [STATEMENT], "created_at": [date(2024, 3, 10)], "patch": [PATCH.encode()],
+        "tests": [[{"input": Decimal("1.5"), "output": b"\xff"}]], "share": [float("nan")],
+    }  # fmt: skip
+    pq.write_table(pa.table(rows), tmp_path / "bench.parquet")
+    [task] = of_file(tmp_path / "bench.parquet")
+    assert (task.created, task.files, len(task.cases)) == (days("2024-03-10"), {PLACE}, 1)
+    assert task.solutions == {sha256(PATCH)}
+
+
+def test_a_damaged_archive_of_tasks_is_named(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress("".join(f'{{"task_id": "{i}"}}\n' for i in range(5000)).encode()))
+    packed[100:140] = bytes(40)
+    (tmp_path / "bench.jsonl.gz").write_bytes(packed)
+    with pytest.raises(UsageError, match=r"bench\.jsonl\.gz.*cannot be read"):
+        list(of_file(tmp_path / "bench.jsonl.gz"))
 
 
 def evaluation(lake: Lake, name: str, resolved: list[list[bool]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
         if file.suffix == ".parquet":
             with pq.ParquetFile(file) as table:
                 for batch in table.iter_batches(batch_size=256):
-                    yield from batch.to_pylist()
+                    yield from (orjson.loads(orjson.dumps(row, default=_text)) for row in batch.to_pylist())
             return
         data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
         rows = (
@@ -101,8 +102,13 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
             if data.lstrip()[:1] == b"["
             else [orjson.loads(x) for x in data.splitlines() if x.strip()]
         )
-    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
+    except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
         raise UsageError(
             f"suite {str(file)!r} cannot be read: {error}. Name JSON lines, a JSON list or Parquet."
         ) from error
     yield from (row for row in rows if isinstance(row, dict))
+
+
+def _text(value: Any) -> str:
+    """A value of Parquet that JSON has not: bytes, decimals."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
