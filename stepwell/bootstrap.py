@@ -7,7 +7,7 @@ figures of one call share their draws, and a draw costs one matrix product: stat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,11 @@ def figures(sums: Sums, statistics: Mapping[str, Statistic], draws: int = 2000, 
         for name, statistic in statistics.items():
             samples[name].append(statistic(parts)[0])
     return {name: _figure(*points[name], samples[name]) for name in statistics}
+
+
+def of_groups(figure: Figure, n: float) -> Figure:
+    """A figure that rests on `n` of the groups: without an interval where that is one, as drawing anew cannot vary it."""
+    return figure if n > 1 else replace(figure, low=None, high=None)
 
 
 def ratio(part: Array, whole: Array) -> tuple[Array, Array]:

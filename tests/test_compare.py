@@ -280,8 +280,10 @@ def test_a_task_is_dirty_when_a_model_it_began_from_repeated_it(lake: Lake) -> N
     looked_at(lake, "1" * 64, "task-0")
     assert [repeats(lake, "b", "x")(task) for task in ("task-0", "task-1")] == ["exact", "clean"]
     assert repeats(lake, "nobody", "x")("task-0") == "unknown"
-    a, b = evaluated(lake, "a", once(False, False)), evaluated(lake, "b", once(True, True))
-    assert compare(lake, [a, b], draws=DRAWS).pairs[0].n_dirty == 1
+    a, b = evaluated(lake, "a", once(False, False, False)), evaluated(lake, "b", once(True, True, False))
+    pair = compare(lake, [a, b], draws=DRAWS).pairs[0]
+    assert pair.n_dirty == 1
+    assert [g.difference.low is None for g in pair.contamination] == [True, False, True], "one task has no spread"
 
 
 PRICES = """

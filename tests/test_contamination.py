@@ -601,6 +601,9 @@ def test_resolve_rates_of_repeated_and_clean_tasks(lake: Lake) -> None:
     gain = effect(lake, "after", dirty, "before")
     assert (gain.dirty.value, gain.clean.value) == (pytest.approx(0.7), 0.0)
     assert effect(lake, "after", set()).dirty.value is None
+    alone = effect(lake, "after", {"e1"})
+    assert [str(f) for f in (alone.dirty, alone.difference)] == ["1.000", "0.542"]
+    assert alone.clean.low is not None
     with pytest.raises(UsageError, match="no task"):
         effect(lake, "lost", dirty)
 

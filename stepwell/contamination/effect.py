@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow.compute as pc
 
-from stepwell.bootstrap import Array, Figure, Sums, figures, ratio
+from stepwell.bootstrap import Array, Figure, Sums, figures, of_groups, ratio
 from stepwell.contamination.gate import LOOKED_AT
 from stepwell.errors import LakeError, UsageError
 from stepwell.lake import Lake
@@ -19,7 +19,8 @@ from stepwell.lake import Lake
 class Effect:
     """Resolve rate (or gain over another evaluation) on the tasks flagged, on the clean ones, and dirty - clean.
 
-    Each with its 95% interval by drawing tasks anew; n is the number of tasks (of both for the difference).
+    Each with its 95% interval by drawing tasks anew, and none where one task alone is dirty or clean; n is the number of
+    tasks (of both for the difference).
     """
 
     dirty: Figure
@@ -101,7 +102,9 @@ def effect(
         draws,
         seed,
     )
-    return Effect(**found)
+    n_dirty, n_clean = is_dirty.sum(), (1 - is_dirty).sum()
+    fewest = {"dirty": n_dirty, "clean": n_clean, "difference": min(n_dirty, n_clean)}
+    return Effect(**{name: of_groups(figure, fewest[name]) for name, figure in found.items()})
 
 
 def _rates(lake: Lake, evaluation_id: str) -> dict[str, float]:

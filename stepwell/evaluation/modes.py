@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from schemas.kinds import HELD_OUT
-from stepwell.bootstrap import Array, Figure, Statistic, Sums, figures, ratio
+from stepwell.bootstrap import Array, Figure, Statistic, Sums, figures, of_groups, ratio
 from stepwell.contamination.effect import dirty_tasks
 from stepwell.errors import LakeError
 from stepwell.evaluation.arms import Arm
@@ -153,5 +153,6 @@ def _groups(
     for g, (name, figure) in enumerate(found.items()):
         n = int(whole["n"][g]) if g < len(names) else len(member)
         means = [float(whole[k][g] / n) if g < len(names) and n else None for k in ("a", "b")]
-        rows.append(Group(name, n, means[0], means[1], figure))
+        fewest = n if g < len(names) else whole["n"][:2].min()
+        rows.append(Group(name, n, means[0], means[1], of_groups(figure, fewest)))
     return rows
