@@ -123,6 +123,29 @@ def test_a_question_has_its_golden_answer(
     assert answer, "the recorded lake has something to say to every question"
 
 
+def test_what_a_model_began_from_was_trained_on_is_learnt_from(lake: Lake) -> None:
+    lake.replace("datasets/first", dataset_row("r0", "first", "t0"), {})
+    of = {"recipe_hash": "r", "dataset_hash": "h", "dataset_version": 1, "events_version": 1, "code_version": "1", "seed": 0,
+          "n_parameters": 1, "n_rows": 1, "n_trained_tokens": 1, "metrics": "{}", "environment": "{}", "wall_s": 1.0,
+          "recorded_at": lakes.EPOCH}  # fmt: skip
+    models = [
+        of | {"model_id": "first-0", "name": "first", "path": "models/first", "recipe": "first", "dataset": "datasets/first",
+              "base_model": "second-0"},
+        of | {"model_id": "second-0", "name": "second", "path": "models/second", "recipe": "second",
+              "dataset": "datasets/second", "base_model": "models/first"},
+    ]  # fmt: skip
+    lake.add("models", pa.Table.from_pylist(models, MODELS.schema))
+    task = dataset_row("r0", "first", "t0").to_pylist()[0]["task_id"]
+    evaluated = {"evaluation_id": "e", "suite": "eval", "recipe": "second", "model_id": "second-0", "task_id": task,
+                 "attempt": 0, "trajectory_id": "t9", "resolved": True, "submitted": True, "exit_status": "submitted",
+                 "n_steps": 1, "tokens_in": 1, "tokens_out": 1, "seed": 0, "backend": "b",
+                 "recorded_at": lakes.EPOCH}  # fmt: skip
+    lake.add("evaluations", pa.Table.from_pylist([evaluated], EVALUATIONS.schema))
+    with query.connect(lake) as connection:
+        (answer,) = query.run(connection, query.question("evaluated_tasks")).to_pylist()
+    assert (answer["dataset"], answer["tasks"], answer["same_task"]) == ("datasets/second", 1, 1)
+
+
 def test_every_question_can_be_asked_of_an_empty_lake(lake: Lake) -> None:
     connection = query.connect(lake)
     for name in NAMES:
