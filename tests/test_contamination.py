@@ -608,6 +608,15 @@ def test_resolve_rates_of_repeated_and_clean_tasks(lake: Lake) -> None:
         effect(lake, "lost", dirty)
 
 
+def test_a_file_named_like_a_suite_does_not_stand_for_it(lake: Lake, tmp_path: Path) -> None:
+    made(lake)
+    evaluation(lake, "after", [[True], [False]])
+    (tmp_path / "held.jsonl").write_text(json.dumps({"task_id": "q", "text": "Nothing that anybody was trained on."}))
+    ask = ["contamination", "mine", "--lake", lake.uri, "--evaluation", "after", "--json"]
+    answer = CliRunner().invoke(build_app(), [*ask, "--against", str(tmp_path / "held.jsonl")])
+    assert json.loads(answer.stdout)["effect"]["dirty"]["n"] == 2
+
+
 def test_the_command_and_the_overlap_report(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     made(lake)
     evaluation(lake, "after", [[True], [False]])

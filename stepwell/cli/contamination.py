@@ -82,7 +82,8 @@ def _dirty(lake: Lake, report: Report, evaluation: str) -> set[str]:
         raise UsageError(
             f"no evaluation {evaluation!r}; `stepwell sql 'SELECT DISTINCT evaluation_id FROM evaluations'` lists them."
         )
-    named = suite if suite in report.suites else f"{HELD_OUT}{suite}"
+    recorded = f"{HELD_OUT}{suite}"
+    named = suite if suite in report.suites and recorded not in report.suites else recorded
     return dirty_tasks(lake, report.dataset_hash, named, gate=report.gate)
 
 
