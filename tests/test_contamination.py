@@ -558,6 +558,24 @@ def test_suites_in_files(lake: Lake, tmp_path: Path) -> None:
         gate(lake, "datasets/mine", Contamination(before="soon"))
 
 
+def test_one_name_is_one_suite(lake: Lake, tmp_path: Path) -> None:
+    made(lake)
+    files = [tmp_path / name for name in ("a/test.jsonl", "b/test.jsonl", "demo.jsonl")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps({"task_id": "1", "text": str(file)}))
+    a, b, demo = map(str, files)
+
+    def compared(*against: str) -> dict[str, int]:
+        return gate(lake, "datasets/mine", Contamination(against=against), store=False).suites
+
+    assert compared(a, a, f"{tmp_path}/b/../a/test.jsonl") == {"evaluations/held": 2, "test": 1}
+    assert compared(demo) == {"demo": 1, "evaluations/held": 2}
+    for clash in ((a, b), ("demo", demo)):
+        with pytest.raises(UsageError, match=r"both named '(test|demo)'"):
+            compared(*clash)
+
+
 def test_suites_in_parquet_of_any_type(tmp_path: Path) -> None:
     rows = {
         "task_id": ["q-1"], "text": [STATEMENT], "created_at": [date(2024, 3, 10)], "patch": [PATCH.encode()],

@@ -29,7 +29,8 @@ def suites(lake: Lake, against: Sequence[str] = (), version: int | None = None) 
     """Tasks of every corpus under `evaluations/`, and of `against`: corpora of the log, or files of tasks (JSON lines, also
     gzipped, a JSON list, Parquet).
 
-    Raises UnknownName for what is neither, UsageError for a file that cannot be read or holds no task.
+    Raises UnknownName for what is neither, UsageError for a file that cannot be read or holds no task, and for two suites of
+    one name.
     """
     corpora = sorted(set(lake.read("events", version, ["corpus"]).column(0).unique().to_pylist()))
     held_out = [c for c in corpora if c.startswith(HELD_OUT)]
@@ -39,6 +40,13 @@ def suites(lake: Lake, against: Sequence[str] = (), version: int | None = None) 
         allowed = [*corpora, *(f"a file ending in {f}" for f in _FILES)]
         raise UnknownName("suite", lost, allowed, "Import it, or name a file of tasks.")
     wanted = sorted({*held_out, *(name for name in against if name in corpora)})
+    once: dict[str, str] = {}
+    for file in files:
+        name = _suite(file)
+        other = once.setdefault(name, file)
+        if name in wanted or not Path(other).samefile(file):
+            told = f"{name if name in wanted else other!r} and {file!r}"
+            raise UsageError(f"suites {told} are both named {name!r}; allowed: one suite of a name. Rename the file.")
     if wanted:
         rows = live(
             EventLog(lake).read(
@@ -47,15 +55,18 @@ def suites(lake: Lake, against: Sequence[str] = (), version: int | None = None) 
         )
         for row in rows.filter(pc.equal(rows.column("kind"), "task")).to_pylist():
             yield of_event(row["task"], row["extra"], row["corpus"])
-    for file in files:
+    for file in once.values():
         yield from of_file(file)
+
+
+def _suite(file: str | Path) -> str:
+    return Path(file).name.split(".")[0]
 
 
 def of_file(path: str | Path) -> Iterator[Task]:
     """The tasks of a file, its name without endings being the suite's; raises UsageError as `suites` does."""
     file = Path(path)
-    suite = file.name.split(".")[0]
-    n = 0
+    suite, n = _suite(file), 0
     for record in _records(file):
         task = of_record(record, suite)
         if task is not None:
