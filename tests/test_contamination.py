@@ -576,6 +576,15 @@ def test_one_name_is_one_suite(lake: Lake, tmp_path: Path) -> None:
             compared(*clash)
 
 
+def test_tasks_of_a_file_without_ids_are_told_apart(lake: Lake, tmp_path: Path) -> None:
+    made(lake)
+    texts = ["Another task altogether.", STATEMENT, STATEMENT, OTHER.statement]
+    (tmp_path / "bench.jsonl").write_text("\n".join(json.dumps({"question": text}) for text in texts))
+    report = gate(lake, "datasets/mine", Contamination(against=(str(tmp_path / "bench.jsonl"),)), store=False)
+    assert report.suites["bench"] == 3
+    assert {(f.row_id, f.task_id) for f in report.flags if f.suite == "bench"} == {("r0", "#2"), ("r4", "#4")}
+
+
 def test_suites_in_parquet_of_any_type(tmp_path: Path) -> None:
     rows = {
         "task_id": ["q-1"], "text": [STATEMENT], "created_at": [date(2024, 3, 10)], "patch": [PATCH.encode()],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,18 @@ def _suite(file: str | Path) -> str:
 
 
 def of_file(path: str | Path) -> Iterator[Task]:
-    """The tasks of a file, its name without endings being the suite's; raises UsageError as `suites` does."""
+    """The tasks of a file, its name without endings being the suite's; raises UsageError as `suites` does.
+
+    A task without an id is `#` and the number of its record, the first of equal ones.
+    """
     file = Path(path)
     suite, n = _suite(file), 0
-    for record in _records(file):
+    first: dict[Task, int] = {}
+    for number, record in enumerate(_records(file), 1):
         task = of_record(record, suite)
         if task is not None:
             n += 1
-            yield task
+            yield task if task.task_id else replace(task, task_id=f"#{first.setdefault(task, number)}")
     if not n:
         raise UsageError(
             f"{str(path)!r} holds no task: none of its records has a statement or an id. See docs/contamination.md."
