@@ -21,10 +21,12 @@ CONTAMINATION = Table(
         required(
             "detector",
             pa.string(),
-            "Detector that flagged the pair, or `looked_at`: one row a suite that was compared.",
+            "Detector that flagged the pair, or `looked_at`: one row a suite that was compared, and one a task of it.",
         ),
         required(
-            "score", pa.float64(), "What it measured, in [0, 1]; for `looked_at` the number of tasks of the suite."
+            "score",
+            pa.float64(),
+            "What it measured, in [0, 1]; for `looked_at` of a suite its number of tasks, of a task 1.",
         ),
         Column("waived", pa.string(), "Why the recipe lets it pass, null where it does not."),
         required("recorded_at", TIMESTAMP, "When it was computed."),

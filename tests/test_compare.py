@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -409,8 +409,9 @@ def test_fallback_rows_stand_beside_the_plain_ones(lake: Lake) -> None:
     assert compare(lake, [base, arm], draws=DRAWS).fallback == []
 
 
-def looked_at(lake: Lake, data: str, *dirty: str) -> None:
+def looked_at(lake: Lake, data: str, *dirty: str, compared: Sequence[str] = ()) -> None:
     rows = [("looked_at", "", "", 6.0), *(("exact", "r", task, 1.0) for task in dirty)]
+    rows += [("looked_at", "", task, 1.0) for task in compared]
     lake.add(
         "contamination",
         pa.Table.from_pylist(
@@ -440,6 +441,16 @@ def test_dirty_and_clean_tasks_and_what_nobody_looked_at(lake: Lake) -> None:
     assert [(g.group, g.n, g.difference.value) for g in split.contamination] == [
         ("dirty", 2, 1.0), ("clean", 4, 0.25), ("dirty - clean", 6, 0.75),
     ]  # fmt: skip
+
+
+def test_a_task_that_was_not_compared_is_not_clean(lake: Lake) -> None:
+    a, b = evaluated(lake, "a", once(False, False, False)), evaluated(lake, "b", once(True, True, False))
+    trained(lake, "b", "recipe", data="e" * 64)
+    looked_at(lake, "e" * 64, "task-0", compared=("task-0", "task-1"))
+    assert [repeats(lake, "b", "x")(f"task-{i}") for i in range(3)] == ["exact", "clean", "unknown"]
+    pair = compare(lake, [a, b], draws=DRAWS).pairs[0]
+    assert (pair.n_dirty, pair.contamination) == (None, [])
+    assert "1 of 3 tasks were never compared with the data b@x was trained on" in pair.said
 
 
 def test_ways_of_failing_are_compared_where_both_were_judged(lake: Lake) -> None:

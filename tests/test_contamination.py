@@ -24,7 +24,7 @@ from assets.checks import checks
 from assets.resources import Experiments, Settings
 from schemas.evaluations import EVALUATIONS
 from stepwell.cli import build_app
-from stepwell.contamination.effect import dirty_tasks, effect
+from stepwell.contamination.effect import compared_tasks, dirty_tasks, effect
 from stepwell.contamination.gate import gate
 from stepwell.contamination.overlap import overlap
 from stepwell.contamination.reading import of_file
@@ -491,7 +491,8 @@ def test_the_gate_flags_rows_and_keeps_the_flags(lake: Lake) -> None:
     }  # fmt: skip
     assert (report.suites, report.n_rows, report.bare) == ({"evaluations/held": 2}, 5, 0)
     stored = lake.read("contamination")
-    assert len(stored) == len(report.flags) + 1
+    assert len(stored) == len(report.flags) + 1 + 2, "a suite, two tasks"
+    assert compared_tasks(lake, sealed, "evaluations/held") == {"e1", "e2"}
     again = gate(lake, "datasets/mine", Contamination())
     assert (again.flags, again.gate, len(lake.read("contamination"))) == (report.flags, report.gate, len(stored))
     assert dirty_tasks(lake, sealed, "evaluations/held") == {"e1", "e2"}
@@ -655,6 +656,9 @@ def test_the_command_and_the_overlap_report(lake: Lake, monkeypatch: pytest.Monk
     assert (document["n_rows"], document["flagged_rows"], document["open_rows"]) == (5, 4, 4)
     assert document["overlap"]["evaluations/held"]["nearest"] == [0] * 9 + [1]
     assert document["effect"]["dirty"]["n"] == 2
+    evaluation(lake, "more", [[True], [False], [True]])
+    more = CliRunner().invoke(app, ["contamination", "mine", "--lake", lake.uri, "--evaluation", "more", "--json"])
+    assert json.loads(more.stdout)["effect"]["clean"]["n"] == 0, "a task that was not compared is not clean"
     shown = CliRunner().invoke(app, ask)
     assert "minhash" in shown.stdout
     assert "0.9 to 1.0" in shown.stdout

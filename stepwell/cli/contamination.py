@@ -9,7 +9,7 @@ from rich.table import Table
 
 from schemas.kinds import HELD_OUT
 from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output
-from stepwell.contamination.effect import dirty_tasks, effect
+from stepwell.contamination.effect import Effect, compared_tasks, dirty_tasks, effect
 from stepwell.contamination.gate import Report, gate
 from stepwell.contamination.overlap import Overlap, overlap
 from stepwell.contamination.planned import planned
@@ -59,7 +59,7 @@ def contamination(
     settings = settings.model_copy(update={"against": (*settings.against, *(against or ()))})
     report = gate(opened, f"datasets/{name}", settings, planned(known) if known else ())
     likeness = {s: overlap(opened, report.dataset, s) for s in report.suites if alike and s.startswith(HELD_OUT)}
-    split = None if evaluation is None else effect(opened, evaluation, _dirty(opened, report, evaluation), base)
+    split = None if evaluation is None else _split(opened, report, evaluation, base)
     if json:
         emit(report.as_dict() | ({"overlap": likeness} if alike else {}) | ({"effect": split} if split else {}))
     else:
@@ -74,8 +74,8 @@ def contamination(
         raise StepwellError(f"{report.dataset} repeats what is evaluated. " + "\n".join(report.problems()))
 
 
-def _dirty(lake: Lake, report: Report, evaluation: str) -> set[str]:
-    """Tasks repeated of the suite the evaluation was on, under the name the gate has for it."""
+def _split(lake: Lake, report: Report, evaluation: str, base: str | None) -> Effect:
+    """The effect by the tasks repeated of the suite the evaluation was on, under the name the gate has for it."""
     rows = lake.read("evaluations", columns=["evaluation_id", "suite"]).to_pylist()
     suite = next((r["suite"] for r in rows if r["evaluation_id"] == evaluation), None)
     if suite is None:
@@ -84,7 +84,8 @@ def _dirty(lake: Lake, report: Report, evaluation: str) -> set[str]:
         )
     recorded = f"{HELD_OUT}{suite}"
     named = suite if suite in report.suites and recorded not in report.suites else recorded
-    return dirty_tasks(lake, report.dataset_hash, named, gate=report.gate)
+    dirty = dirty_tasks(lake, report.dataset_hash, named, gate=report.gate)
+    return effect(lake, evaluation, dirty, base, compared=compared_tasks(lake, report.dataset_hash, named, report.gate))
 
 
 def _table(report: Report) -> Table:

@@ -51,6 +51,27 @@ def flagged_tasks(
     lake: Lake, dataset_hash: str, suite: str, least: float = 0.0, waived: bool = True, gate: str | None = None
 ) -> dict[str, set[str]]:
     """Tasks of a suite that some row of a dataset repeats, each with the detectors that say so; see `dirty_tasks`."""
+    flags = _of_gate(lake, dataset_hash, suite, gate)
+    kept = flags.filter(
+        (pl.col("detector") != LOOKED_AT) & (pl.col("score") >= least)
+        & (pl.lit(waived) | pl.col("waived").is_null()) & (pl.col("task_id") != "")
+    )  # fmt: skip
+    found: dict[str, set[str]] = {}
+    for task, detector in kept.select("task_id", "detector").iter_rows():
+        found.setdefault(task, set()).add(detector)
+    return found
+
+
+def compared_tasks(lake: Lake, dataset_hash: str, suite: str, gate: str | None = None) -> set[str] | None:
+    """Tasks of a suite that this gate compared with the dataset, as others are not clean but unknown; None where it did not
+    keep which."""
+    rows = _of_gate(lake, dataset_hash, suite, gate)
+    tasks = rows.filter((pl.col("detector") == LOOKED_AT) & (pl.col("task_id") != ""))["task_id"]
+    return set(tasks) or None
+
+
+def _of_gate(lake: Lake, dataset_hash: str, suite: str, gate: str | None) -> pl.DataFrame:
+    """Rows of the gate that looked at a suite last for the first time, or of the one that is named."""
     where = (pc.field("dataset_hash") == dataset_hash) & (pc.field("suite") == suite)
     flags = pl.DataFrame(lake.read("contamination", filters=where))
     gates = flags.filter(pl.col("detector") == LOOKED_AT).sort("recorded_at", "gate")
@@ -60,24 +81,25 @@ def flagged_tasks(
             f"dataset {dataset_hash[:16]!r} was never compared with suite {suite!r} in {lake.uri}; run "
             "`stepwell contamination DATASET` now: an unflagged task would not be a clean one."
         )
-    kept = flags.filter(
-        (pl.col("gate") == gates["gate"][-1]) & (pl.col("detector") != LOOKED_AT) & (pl.col("score") >= least)
-        & (pl.lit(waived) | pl.col("waived").is_null()) & (pl.col("task_id") != "")
-    )  # fmt: skip
-    found: dict[str, set[str]] = {}
-    for task, detector in kept.select("task_id", "detector").iter_rows():
-        found.setdefault(task, set()).add(detector)
-    return found
+    return flags.filter(pl.col("gate") == gates["gate"][-1])
 
 
 def effect(
-    lake: Lake, evaluation_id: str, dirty: Collection[str], base: str | None = None, draws: int = 2000, seed: int = 0
+    lake: Lake,
+    evaluation_id: str,
+    dirty: Collection[str],
+    base: str | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    compared: Collection[str] | None = None,
 ) -> Effect:
     """Split an evaluation's tasks by `dirty`; with `base` it is the gain over that evaluation on the tasks both have (K9).
 
-    A task of several attempts counts once, with the share of them resolved. Raises UsageError when there is no such task.
+    A task of several attempts counts once, with the share of them resolved; only those of `compared` count, where given.
+    Raises UsageError when there is no such task.
     """
     rates = _rates(lake, evaluation_id)
+    rates = {task: rate for task, rate in rates.items() if compared is None or task in compared}
     if base is not None:
         other = _rates(lake, base)
         rates = {task: rate - other[task] for task, rate in rates.items() if task in other}

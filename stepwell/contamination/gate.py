@@ -46,6 +46,7 @@ class Report:
     """What the gate found: flags by row, the suites compared with their numbers of tasks, and rows no detector could place.
 
     `bare` counts rows whose trajectory has no task event and no user message: only what the agent wrote was compared.
+    `compared` are (suite, task) of every task of the suites.
     """
 
     dataset: str
@@ -56,6 +57,7 @@ class Report:
     bare: int
     suites: dict[str, int]
     flags: tuple[Flag, ...]
+    compared: tuple[tuple[str, str], ...] = ()
 
     @property
     def open(self) -> list[Flag]:
@@ -126,8 +128,9 @@ def gate(
         flags += _flags(row_id, hits, settings)
     ordered = tuple(sorted(flags, key=lambda f: (f.suite, f.detector, -f.score, f.row_id, f.task_id)))
     report = Report(
-        dataset, handle.version(), seal["dataset_hash"], known.hash, n_rows, bare, dict(known.sizes), ordered
-    )
+        dataset, handle.version(), seal["dataset_hash"], known.hash, n_rows, bare, dict(known.sizes), ordered,
+        tuple(sorted({(t.suite, t.task_id) for t in known.tasks if t.task_id})),
+    )  # fmt: skip
     if store:
         _store(lake, report)
     return report
@@ -211,6 +214,7 @@ def _waived(key: tuple[str, str, str], settings: Contamination) -> str | None:
 
 def _store(lake: Lake, report: Report) -> None:
     looked_at = [Flag("", suite, "", LOOKED_AT, float(n)) for suite, n in report.suites.items()]
+    looked_at += [Flag("", suite, task, LOOKED_AT, 1.0) for suite, task in report.compared]
     now = datetime.now(UTC)
     rows = [
         {

@@ -14,7 +14,7 @@ import numpy as np
 
 from schemas.kinds import HELD_OUT
 from stepwell.bootstrap import Array, Figure, Statistic, Sums, figures, of_groups, ratio
-from stepwell.contamination.effect import dirty_tasks
+from stepwell.contamination.effect import compared_tasks, dirty_tasks
 from stepwell.errors import LakeError
 from stepwell.evaluation.arms import Arm
 from stepwell.evaluation.metrics import Value, difference, sums_of
@@ -113,10 +113,17 @@ def by_contamination(
     for dataset_hash, (name, dataset) in sorted(hashes.items()):
         try:
             dirty |= dirty_tasks(lake, dataset_hash, suite)
+            compared = compared_tasks(lake, dataset_hash, suite)
         except LakeError:
             return [], None, (
                 f"the data {name} was trained on were never compared with {suite}, so nobody knows which tasks are clean; "
                 f"run: stepwell contamination {dataset.removeprefix('datasets/')}"
+            )  # fmt: skip
+        lost = [] if compared is None else [t for t in pair[0].tasks if t not in compared]
+        if lost:
+            return [], None, (
+                f"{len(lost)} of {len(pair[0].tasks)} tasks were never compared with the data {name} was trained on, so nobody "
+                f"knows which are clean; run: stepwell contamination {dataset.removeprefix('datasets/')}"
             )  # fmt: skip
     if not hashes:
         return [], None, "neither arm has training data in this lake, so nothing is known about contamination"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from schemas.evaluations import EVALUATIONS
 from schemas.kinds import HELD_OUT
 from stepwell.bootstrap import figures, ratio
-from stepwell.contamination.effect import flagged_tasks
+from stepwell.contamination.effect import compared_tasks, flagged_tasks
 from stepwell.errors import LakeError
 from stepwell.evaluation.attempts import Told, of_events
 from stepwell.evaluation.intervals import wilson
@@ -147,13 +147,22 @@ def repeats(lake: Lake, model_id: str, suite: str) -> Callable[[str], str]:
     detectors that flag it, or unknown where one of them was never compared."""
     hashes = [m["dataset_hash"] for m in ancestors(lake, model_id)]
     flags: dict[str, set[str]] = {}
+    compared: list[set[str] | None] = []
     try:
         for dataset_hash in filter(None, hashes):
             for task, detectors in flagged_tasks(lake, dataset_hash, f"{HELD_OUT}{suite}").items():
                 flags.setdefault(task, set()).update(detectors)
+            compared.append(compared_tasks(lake, dataset_hash, f"{HELD_OUT}{suite}"))
     except LakeError:
         hashes = []
-    return lambda task: ",".join(sorted(flags.get(task, ()))) or "clean" if any(hashes) else "unknown"
+
+    def said(task: str) -> str:
+        if not any(hashes):
+            return "unknown"
+        known = all(among is None or task in among for among in compared)
+        return ",".join(sorted(flags.get(task, ()))) or ("clean" if known else "unknown")
+
+    return said
 
 
 def _attempts(events: pa.Table) -> dict[str, int]:
