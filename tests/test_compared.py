@@ -86,6 +86,13 @@ def test_gold_patches_are_known_by_their_files(tmp_path: Path) -> None:
     assert "files" in hits(of_event(event.payload, event.extra, "train"), other)
 
 
+def test_tasks_of_a_file_without_tests_and_patch_have_no_hash_of_them(tmp_path: Path) -> None:
+    row = {"instance_id": "a__b-1", "problem_statement": "It breaks.", "patch": "", "test_patch": ""}
+    (tmp_path / "tasks.jsonl").write_text(json.dumps({**row, "FAIL_TO_PASS": "[]", "PASS_TO_PASS": []}))
+    (task,) = tasks_from(tmp_path / "tasks.jsonl", "swe", "train")
+    assert not task.about.keys() & {"tests_hash", "solution_hash"}, "every such task would have the same"
+
+
 def test_embedded_tasks_and_problems_say_what_they_are_compared_by() -> None:
     (task,) = tasks_of(World(functions=3), "train", 1, 5)
     about = RepairEnvironment(task, Sandbox()).about()

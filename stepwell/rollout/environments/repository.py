@@ -19,7 +19,7 @@ from typing import Any, Self
 import orjson
 import pyarrow.parquet as pq
 
-from stepwell.contamination.tasks import compared
+from stepwell.contamination.tasks import compared, filled
 from stepwell.errors import BadInput, SandboxError, UnknownName, UsageError
 from stepwell.ids import canonical, sha256
 from stepwell.rollout.environments import Brief, Grade, Label, Observation
@@ -61,8 +61,8 @@ def tasks_from(path: str | Path, suite: str, split: str) -> Iterator[RepositoryT
         about = {
             "task_id": name, "suite": suite, "split": split, "repo": row.get("repo"),
             "base_commit": row.get("base_commit"), "statement": statement, "statement_hash": sha256(statement),
-            "tests_hash": sha256(canonical(tests)) if any(tests) else None,
-            "solution_hash": sha256(row["patch"]) if isinstance(row.get("patch"), str) else None,
+            "tests_hash": sha256(canonical(tests)) if any(map(filled, tests)) else None,
+            "solution_hash": sha256(row["patch"]) if isinstance(row.get("patch"), str) and row["patch"] else None,
             "created_at": None if created is None else str(created),
             "extra": compared(tests, [row.get("patch")]),
         }  # fmt: skip
