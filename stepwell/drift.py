@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations, groupby
 from typing import Any
@@ -116,13 +116,26 @@ def _turns(rows: Sequence[dict[str, Any]], teacher: str, found: Drift) -> list[d
         if kind == "turn":
             turn |= {"beta": row["turn"]["beta"], "chosen": row["turn"]["chosen"]}
         elif kind == "action":
-            turn["said"] = (row["action"]["text"] or "", json.loads(row["action"]["tool_calls"] or "[]"))
+            turn["said"] = (row["action"]["text"] or "", _called(json.loads(row["action"]["tool_calls"] or "[]")))
         elif kind == "observation" and turn["exit"] is None:
             turn["exit"] = row["observation"]["exit_code"]
         elif kind == "label" and row["policy"] == teacher:
             calls = json.loads(row["extra"] or "{}").get("tool_calls") or []
-            turn["labels"].append((row["label"]["resample"] or 0, row["label"]["text"] or "", calls))
+            turn["labels"].append((row["label"]["resample"] or 0, row["label"]["text"] or "", _called(calls)))
     return [turn for _, turn in sorted(turns.items()) if turn["said"] is not None]
+
+
+def _called(calls: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The functions that are called with what; ids of calls are new in every reply, and arguments are JSON of any layout."""
+    found = []
+    for call in calls:
+        function = call.get("function") or {}
+        try:
+            given = json.loads(function.get("arguments") or "{}")
+        except (TypeError, ValueError):
+            given = function["arguments"]
+        found.append((function.get("name"), given))
+    return found
 
 
 def _trajectory(turns: Sequence[dict[str, Any]], found: Drift) -> list[float]:

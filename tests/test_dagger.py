@@ -562,3 +562,24 @@ def test_a_limit_of_costs_holds_over_stages_in_processes_of_their_own(
     spent = sum((r["usage"] or {}).get("cost_usd") or 0.0 for r in rows)
     assert limits[0] == 5.0 > limits[1]
     assert 0 < spent == pytest.approx(5.0 - options.max_cost)
+
+
+def test_the_ids_of_calls_are_no_difference_between_student_and_teacher(lake: Lake) -> None:
+    def calls(name: str, arguments: str) -> list[dict[str, Any]]:
+        return [{"id": name, "type": "function", "function": {"name": "bash", "arguments": arguments}}]
+
+    where, events = ("t", "rollouts/x"), []
+    for step, asked in enumerate(('{"command":"ls"}', '{"command": "ls -l"}')):
+        done = json.dumps(calls(f"call_a{step}", '{"command": "ls"}'))
+        events.append(Event("turn", *where, "system", {"beta": 0.0, "chosen": "agent"}, step=step))
+        events.append(Event("action", *where, "agent", {"text": "", "tool_calls": done, "command": "ls"}, step=step))
+        for n in range(2):
+            extra = json.dumps({"tool_calls": calls(f"call_b{step}{n}", asked)})
+            events.append(
+                Event("label", *where, "teacher", {"text": "", "resample": n}, step=step, policy="asked", extra=extra)
+            )
+    log = EventLog(lake)
+    log.append(events, "b")
+    found = drift(log, ["t"], "asked")
+    assert (found.differ.k, found.differ.n) == (1, 2)
+    assert [(s.k, s.n) for s in found.self_agreement.values()] == [(1, 1), (1, 1)]
