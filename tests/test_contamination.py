@@ -665,6 +665,9 @@ def test_the_command_and_the_overlap_report(lake: Lake, monkeypatch: pytest.Monk
     found = overlap(lake, "datasets/mine", "evaluations/held")
     assert (found.tasks, found.repos, found.near) == (0.0, 0.0, (("ev0", "e1", "t2", 1.0),))
     assert found.tasks_above(0.9) == {"e1"}
+    down = CliRunner().invoke(app, ["takedown", "--trajectory", "ev0", "--lake", lake.uri])
+    assert down.exit_code == 0
+    assert overlap(lake, "datasets/mine", "evaluations/held").n_evaluated == 1
 
 
 @pytest.mark.parametrize("waived", [False, True])

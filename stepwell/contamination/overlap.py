@@ -44,9 +44,8 @@ class Overlap:
 def overlap(lake: Lake, dataset: str, corpus: str, version: int | None = None) -> Overlap:
     """Compare a dataset's trajectories with those of an evaluation corpus, at their current versions unless told."""
     train = sorted(set(lake.read(dataset, version, ["trajectory_id"]).column(0).to_pylist()))
-    held_out = sorted(
-        set(lake.read("events", columns=["trajectory_id"], filters=pc.field("corpus") == corpus).column(0).to_pylist())
-    )
+    there = (pc.field("corpus") == corpus) & (pc.field("kind") != "retraction")  # all that is left of one taken down
+    held_out = sorted(set(lake.read("events", columns=["trajectory_id"], filters=there).column(0).to_pylist()))
     a, b = _Side.of(lake, train), _Side.of(lake, held_out)
     best, which = _nearest(b.signatures, a.signatures)
     pairs = [(name, b.tasks[name], a.names[which[i]], float(best[i])) for i, name in enumerate(b.names) if len(a.names)]
