@@ -105,6 +105,27 @@ def test_an_item_shows_the_task_what_came_before_and_after_and_cuts_what_is_long
     assert next(i for i in items if i["step"] == 0)["before"] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "command", "shown"),
+    [
+        ("Let me use the tools to check.", "ls", "ls"),
+        ("Calling `submit` to submit.", "submit", "submit"),
+        ("I'll run `ls`.\n\n```bash\nls\n```", "ls", None),
+        ("Thought: look\nAction: ls", "ls", None),
+        ("<parameter=command>ls -a</parameter>", "ls -a", None),
+        ("All done.<function=submit>\n</function>", "<function=submit>\n</function>", None),
+    ],
+)
+def test_a_command_is_shown_unless_the_reply_gives_it(
+    text: str, command: str, shown: str | None, tmp_path: Path
+) -> None:
+    log = EventLog(Lake(tmp_path / "lake"))
+    action = Event("action", "t-1", "c", "agent", {"text": text, "command": command}, step=0, policy="m")
+    log.append([action], "b")
+    (item,) = annotation.items(log.read(columns=annotation.COLUMNS), [action.event_id])
+    assert item.here.command == shown
+
+
 def test_labels_become_verdicts_once_and_a_changed_one_supersedes(judged: Lake, tmp_path: Path) -> None:
     one, two = export(judged, tmp_path / "a.jsonl", "--n", "2")
     bad = label(

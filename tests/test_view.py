@@ -379,6 +379,21 @@ def test_what_each_method_records_is_shown_where_it_happened(browser: Browser, w
 
 
 @in_a_browser
+def test_a_command_is_parted_from_its_reply_only_where_it_is_given(browser: Browser, tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    replies = ["I'll run `ls` with the tools.\n\n```bash\nls\n```", "Let me use the tools.", "Thought: see\nAction: ls"]
+    EventLog(lake).append(
+        [Event("action", "t-1", "c", "agent", {"text": text, "command": "ls"}, i) for i, text in enumerate(replies)],
+        "b",
+    )
+    visit(browser, lake, tmp_path, "t-1")
+    blocks = "[...document.querySelectorAll('article')].map(a => [...a.querySelectorAll('.happened pre')].map(p => p.textContent))"
+    thoughts = ["I'll run `ls` with the tools.", "Let me use the tools.", "Thought: see\nAction:"]
+    assert browser.value(blocks) == [[thought, "ls"] for thought in thoughts]
+    quiet(browser)
+
+
+@in_a_browser
 def test_masks_are_seen_by_step_and_by_token(browser: Browser, world: Lake, tmp_path: Path) -> None:
     row = next(r for r in world.read("datasets/srft").to_pylist() if 0.0 in r["weights"])
     visit(browser, world, tmp_path, row["trajectory_id"])

@@ -188,9 +188,22 @@ def _item(
 
 
 def _shown(turn: Turn, limit: int) -> Shown:
-    command = turn.command if turn.command and turn.command.strip() not in turn.text else None
+    command = turn.command if turn.command and not _gives(turn.text, turn.command.strip()) else None
     output = None if turn.output is None else _cut(turn.output, limit)
     return Shown(turn.step, _cut(turn.text, limit), command and _cut(command, limit), output, turn.exit_code)
+
+
+def _gives(text: str, command: str) -> bool:
+    """Whether a text gives a command on lines of its own or in tags; the same words in a sentence are talk."""
+    at = text.find(command) if command else -1
+    while at >= 0:
+        after = at + len(command)
+        before = text[text.rfind("\n", 0, at) + 1 : at].strip()
+        rest = text[after:].partition("\n")[0].strip()
+        if (before[-1:] in ("", ">", ":") or command[:1] == "<") and rest[:1] in ("", "<"):
+            return True
+        at = text.find(command, at + 1)
+    return False
 
 
 def _cut(text: str, limit: int) -> str:

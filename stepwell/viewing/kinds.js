@@ -99,11 +99,23 @@ const verdict = (event) => {
   if (v.raw && v.raw !== v.guidance) box.append(lazily("as it was said", () => block(v.raw, "said")));
   return box;
 };
+// Where a reply gives its command, alone on its lines or in tags; the same words in a sentence are talk.
+const given = (text, command) => {
+  for (let at = text.indexOf(command); at >= 0; at = text.indexOf(command, at + 1)) {
+    const after = at + command.length,
+      end = text.indexOf("\n", after);
+    const before = at > 0 ? text.slice(text.lastIndexOf("\n", at - 1) + 1, at).trim() : "";
+    const rest = text.slice(after, end < 0 ? text.length : end).trim();
+    if ((!before || /[>:]$/.test(before) || command[0] === "<") && (!rest || rest[0] === "<")) return at;
+  }
+  return -1;
+};
 const command = (event) => {
   const a = event.action,
-    at = a.command ? (a.text || "").indexOf(a.command) : -1;
+    said = (a.command || "").trim(),
+    at = said ? given(a.text || "", said) : -1;
   const thought = a.thought || (at >= 0 ? a.text.slice(0, at).replace(/```\w*\s*$/, "") : a.text) || "";
-  const after = !a.thought && at >= 0 ? a.text.slice(at + a.command.length).replace(/^\s*```/, "") : "";
+  const after = !a.thought && at >= 0 ? a.text.slice(at + said.length).replace(/^\s*```/, "") : "";
   const parts = [
     a.reasoning && lazily("reasoning", () => block(a.reasoning, "thought")),
     thought.trim() && block(thought.trim(), "thought", "thought"),
