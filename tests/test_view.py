@@ -387,9 +387,41 @@ def test_a_command_is_parted_from_its_reply_only_where_it_is_given(browser: Brow
         "b",
     )
     visit(browser, lake, tmp_path, "t-1")
-    blocks = "[...document.querySelectorAll('article')].map(a => [...a.querySelectorAll('.happened pre')].map(p => p.textContent))"
+    of = "[...a.querySelectorAll('.happened pre')].map(p => p.textContent)"
+    blocks = f"[...document.querySelectorAll('article')].map(a => {of})"
     thoughts = ["I'll run `ls` with the tools.", "Let me use the tools.", "Thought: see\nAction:"]
     assert browser.value(blocks) == [[thought, "ls"] for thought in thoughts]
+    quiet(browser)
+
+
+@in_a_browser
+def test_search_reaches_what_is_above_the_steps_and_unfolds_what_it_finds(browser: Browser, tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    made = lakes.trajectory("t-1", [Step("cat min.js", "x" * 30_000 + " NEEDLE " + "y" * 9000), Step("ls", "a")])
+    made.append(lakes.verdict(lakes.actions(made)[1], "good", raw="because of the GIRAFFE"))
+    task = Event("task", "t-0", "demo", "system", {"task_id": "t", "statement": "find the zebra"})
+    EventLog(lake).append([*made, task, Event("start", "t-0", "demo", "system", {"task_id": "t"})], "b")
+    visit(browser, lake, tmp_path, "t-1")
+    for needle, told, hash_ in (
+        ("needle", "find in step 1 of 1", "#step-0"), ("giraffe", "find in step 1 of 1", "#step-1"),
+        ("repair it", "find above the steps", "#step-1"),
+    ):  # fmt: skip
+        submit = "document.querySelector('#find').requestSubmit()"
+        browser.value(f"{{ document.querySelector('#query').value = '{needle}'; {submit} }}")
+        assert browser.value("document.querySelector('#told').textContent") == told
+        assert browser.value("location.hash") == hash_
+        found = browser.value("[...CSS.highlights.get('found')].map(r => r.toString().toLowerCase())")
+        assert found == [needle]
+        box = "[...CSS.highlights.get('found')][0].getBoundingClientRect()"
+        browser.until(f"(b => b.height > 0 && b.top >= 0 && b.bottom <= innerHeight)({box})")
+    visit(browser, lake, tmp_path, "t-1", at="#step-0")
+    browser.press("o")
+    assert browser.value("document.querySelector('#step-0 .output').textContent.length") == 39_008
+    browser.call("Page.navigate", url="about:blank")
+    (tmp_path / "b.html").write_text(page(document(lake, ["t-0", "t-0"])).html, encoding="utf-8")
+    browser.call("Page.navigate", url=(tmp_path / "b.html").resolve().as_uri())
+    browser.until("document.documentElement?.dataset.ready === 'yes'")
+    assert browser.value("document.querySelector('.apart') === null")
     quiet(browser)
 
 

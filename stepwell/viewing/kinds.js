@@ -19,9 +19,10 @@ const facts = (pairs) =>
 const lazily = (summary, fill, kind = "") => {
   // what is inside comes into the page when it is opened
   const box = el("details", { class: kind }, el("summary", {}, summary));
-  box.addEventListener("toggle", () => {
-    if (box.open && box.children.length === 1) box.append(...[fill()].flat());
-  });
+  box.fill = () => {
+    if (box.children.length === 1) box.append(...[fill()].flat());
+  };
+  box.addEventListener("toggle", () => box.open && box.fill());
   return box;
 };
 const raw = (event) => block(JSON.stringify(event, null, 1), "json", "event as JSON");

@@ -15,7 +15,8 @@ const by = one("#by");
 const chunks = [];
 let at = -1,
   hits = [],
-  needle = "";
+  needle = "",
+  above = false; // whether what holds for a run as a whole has it
 
 const fill = (chunk) => {
   if (!chunk || chunk.children.length) return;
@@ -75,9 +76,16 @@ const tests = {
     steps(i).some((s) => (by.value ? s.weight(by.value) === 0 : s.of("mask").some((e) => e.mask.weight === 0))),
 };
 const jump = (what, way = 1) => {
-  let i = at < 0 && way < 0 ? rows.length : at;
+  let i = at < 0 && way < 0 ? (what === "hit" && above ? 0 : rows.length) : at;
   do i += way;
   while (i >= 0 && i < rows.length && !tests[what](i));
+  if (what === "hit" && above && i < 0) {
+    at = -1;
+    one("#whole").scrollIntoView({ block: "start" });
+    say("find above the steps");
+    mark([one("#whole")]);
+    return;
+  }
   if (i < 0 || i >= rows.length) {
     say(
       `no ${what === "hit" ? "find" : what === "masked" ? "masked step" : what} ${way > 0 ? "after" : "before"} this`,
@@ -90,16 +98,19 @@ const jump = (what, way = 1) => {
     return;
   }
   say(`find in step ${hits.indexOf(i) + 1} of ${hits.length}`);
-  mark();
+  mark(current());
 };
-const mark = () => {
+const unfold = (inside, wanted) => {
+  for (const kind of [".block.folded", "button.more"])
+    inside.querySelectorAll(kind).forEach((b) => b.open && wanted(b) && b.open());
+};
+const ranges = (places) => {
   const found = [];
-  for (const article of current()) {
-    article.querySelectorAll(".block.folded").forEach((b) => {
-      if (b.open && b.holds(needle)) b.open();
-    });
-    const walk = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+  for (const place of places) {
+    unfold(place, (b) => b.holds(needle));
+    const walk = document.createTreeWalker(place, NodeFilter.SHOW_TEXT);
     for (let node = walk.nextNode(); node; node = walk.nextNode()) {
+      if (node.parentElement.closest("details:not([open]) > :not(summary)")) continue;
       const text = node.data.toLowerCase();
       for (
         let i = text.indexOf(needle);
@@ -113,6 +124,18 @@ const mark = () => {
       }
     }
   }
+  return found;
+};
+const mark = (places) => {
+  let found = ranges(places);
+  if (!found.length) {
+    for (const d of places.flatMap((a) => [...a.querySelectorAll("details:not([open], .events, .inline)")])) {
+      d.fill?.();
+      unfold(d, (b) => b.holds(needle));
+      d.open = d.textContent.toLowerCase().includes(needle);
+    }
+    found = ranges(places);
+  }
   if (globalThis.CSS?.highlights) CSS.highlights.set("found", new Highlight(...found));
   const box = found[0]?.getBoundingClientRect();
   if (box && (box.bottom > innerHeight || box.top < 60)) scrollBy(0, box.top - innerHeight / 3);
@@ -121,10 +144,11 @@ let waiting = 0;
 const look = () => {
   needle = one("#query").value.toLowerCase();
   hits = needle ? rows.flatMap((_, i) => (steps(i).some((s) => s.search.includes(needle)) ? [i] : [])) : [];
+  above = needle !== "" && wholes.some((text) => text.includes(needle));
   if (!needle) {
     globalThis.CSS?.highlights?.delete("found");
     say("");
-  } else say(many(hits.length, "step"));
+  } else say(many(hits.length, "step") + (above ? ", and above them" : ""));
 };
 one("#query").addEventListener("input", () => {
   clearTimeout(waiting);
@@ -134,7 +158,10 @@ one("#find").addEventListener("submit", (event) => {
   event.preventDefault();
   clearTimeout(waiting);
   look();
-  if (hits.length) {
+  if (above && (at < 0 || !hits.length)) {
+    at = -1;
+    jump("hit", -1);
+  } else if (hits.length) {
     at -= at >= 0 ? 1 : 0;
     if (hits.some((i) => i > at)) jump("hit");
     else {
@@ -164,9 +191,10 @@ const keys = {
   o: () =>
     current().forEach((a) => {
       a.querySelectorAll("details:not(.events, .inline)").forEach((d) => {
+        d.fill?.();
         d.open = true;
       });
-      a.querySelectorAll(".block.folded").forEach((b) => b.open && b.open());
+      unfold(a, () => true);
     }),
   r: () =>
     current().forEach((a) => {
@@ -228,7 +256,7 @@ data.runs.forEach((run) => {
 });
 document.body.classList.toggle("two", data.runs.length > 1);
 one("#whole").append(...data.runs.map((run, n) => overview(run, n ? "b-" : "")));
-if (data.runs.length > 1) {
+if (data.runs.length > 1 && rows.length) {
   const did = (step) =>
     step?.action?.action.command ?? step?.action?.action.text ?? step?.of("attempt")[0]?.attempt.code;
   const same = (i) => {

@@ -78,4 +78,5 @@ for (const run of data.runs) {
     }
   }
 }
+const wholes = data.runs.map((run) => texts(run.whole, []).join("\n").toLowerCase());
 const rows = [...new Set(data.runs.flatMap((r) => [...r.steps.keys()]))].sort((a, b) => a - b);

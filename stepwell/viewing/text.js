@@ -128,6 +128,10 @@ const writeLine = (parent, line, style) => {
   const name = () => {
     more.textContent = `${number(line.length - at)} more characters in this line`;
   };
+  more.open = () => {
+    while (at < line.length) more.click();
+  };
+  more.holds = (needle) => line.slice(Math.max(0, at - needle.length)).toLowerCase().includes(needle);
   name();
   parent.append(more);
 };
