@@ -115,6 +115,7 @@ def test_a_page_holds_every_event_that_holds_and_says_who_judged(world: Lake, tm
         assert [e["event_id"] for e in shown["events"]] == [r["event_id"] for r in rows]
         assert kinds <= {e["kind"] for e in shown["events"]}
         assert told["trajectories"] == [shown["id"]]
+        assert told["steps"] == len({r["step"] for r in rows if r["kind"] in ("action", "attempt")}) > 0
         assert set(told["raters"]) == {r["policy"] for r in rows if r["kind"] == "verdict"}
         texts = [r["action"]["text"] for r in rows if r["kind"] == "action"]
         assert [e["action"]["text"] for e in shown["events"] if e["kind"] == "action"] == texts
@@ -422,6 +423,26 @@ def test_search_reaches_what_is_above_the_steps_and_unfolds_what_it_finds(browse
     browser.call("Page.navigate", url=(tmp_path / "b.html").resolve().as_uri())
     browser.until("document.documentElement?.dataset.ready === 'yes'")
     assert browser.value("document.querySelector('.apart') === null")
+    quiet(browser)
+
+
+@in_a_browser
+def test_tokens_and_cost_are_those_of_trajectories_also_where_a_model_judged(browser: Browser, tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    made = lakes.trajectory("t-1", [Step("ls", "a", cost_usd=0.01), Step("cat", "a", cost_usd=0.01)])
+    said = {"scope": "step", "label": "good", "parse_status": "ok"}
+    usage = {"tokens_in": 5000, "tokens_out": 50, "cost_usd": 0.5}
+    for action in lakes.actions(made):
+        where = ("t-1", "demo", "critic", said, action.step, "judge@1")
+        made.append(Event("verdict", *where, caused_by=action.event_id, usage=usage))
+    EventLog(lake).append(made, "b")
+    (row,) = listed(lake, Asked())[0]
+    assert row["cost_usd"] == 0.02
+    visit(browser, lake, tmp_path, "t-1")
+    told = browser.value("document.querySelector('#whole').textContent")
+    for figure in ("201 in, 20 out", "$0.0200 of calls", "up to 101 prompt tokens a step"):
+        assert figure in told
+    assert "$1.02" not in told
     quiet(browser)
 
 

@@ -77,7 +77,9 @@ def write_page(lake: Lake, names: list[str], out: Path, tokens: bool = True, jso
         out.write_text(page(made).html, encoding="utf-8")
     ids = [run["id"] for run in made["runs"]]
     events = [event for run in made["runs"] for event in run["events"]]
-    n_steps = sum(event["kind"] == "action" for event in events)
+    n_steps = sum(
+        len({event["step"] for event in run["events"] if event["kind"] in ("action", "attempt")}) for run in made["runs"]
+    )
     raters = sorted({str(event.get("policy")) for event in events if event["kind"] == "verdict"})
     if json:
         emit({"out": str(out), "trajectories": ids, "steps": n_steps, "raters": raters})

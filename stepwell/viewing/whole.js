@@ -10,14 +10,11 @@ const payload = (run, kind) => run.events.findLast((e) => e.kind === kind)?.[kin
 
 const added = (all, name) => all.reduce((n, r) => n + (r[name] || 0), 0);
 
+// What acting took, as `trajectories` counts it: calls of critics and teachers are not the run's own.
+const used = (list) => list.filter((e) => ["action", "attempt"].includes(e.kind) && e.usage).map((e) => e.usage);
+
 const along = (run) => {
-  const spent = rows.map(
-    (key) =>
-      run.steps
-        .get(key)
-        ?.events.map((e) => e.usage)
-        .filter(Boolean) || [],
-  );
+  const spent = rows.map((key) => used(run.steps.get(key)?.events || []));
   const sum = (name) => spent.map((all) => added(all, name));
   let total = 0;
   const tokens = sum("tokens_in"),
@@ -85,7 +82,7 @@ const overview = (run, prefix) => {
   const instructions = run.whole
     .filter((e) => e.kind === "instruction")
     .sort((a, b) => (a.instruction.position ?? 0) - (b.instruction.position ?? 0));
-  const usages = run.events.map((e) => e.usage).filter(Boolean),
+  const usages = used(run.events),
     add = (name) => (usages.some((u) => u[name] !== undefined) ? added(usages, name) : undefined);
   const count = (n, unit = "") => (n === undefined ? undefined : number(n) + unit),
     cost = end.cost_usd ?? add("cost_usd");
