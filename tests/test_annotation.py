@@ -324,3 +324,22 @@ def test_a_person_judges_with_the_keyboard_in_a_real_browser(lake: Lake, tmp_pat
     assert by_label["mistake"]["severity"] == 2
     assert by_label["unnecessary"]["raw"] == 'no reason; "quoted" g\nüg'
     assert [d["category"] for d in by_label["unnecessary"]["detections"]] == ["hallucination"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+def test_two_tabs_of_a_page_keep_the_labels_of_both(lake: Lake, tmp_path: Path) -> None:
+    hostile(lake)
+    export(lake, tmp_path / "judge.html")
+    with Browser(tmp_path) as browser:
+        browser.open(tmp_path / "judge.html")
+        browser.press("g")
+        first = browser.session
+        address = (tmp_path / "judge.html").resolve().as_uri()
+        other = browser.call("Target.createTarget", url=address)["targetId"]
+        browser.session = second = browser.call("Target.attachToTarget", targetId=other, flatten=True)["sessionId"]
+        browser.until("document.querySelector('#progress')?.textContent === 'step 1 of 4, 1 judged'")
+        for tab, keys in ((first, "nm"), (second, "nnu")):
+            browser.session = tab
+            for key in keys:
+                browser.press(key)
+        browser.until("document.querySelector('#progress').textContent === 'step 3 of 4, 3 judged'")

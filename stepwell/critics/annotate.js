@@ -10,7 +10,17 @@
 
   const say = (text) => { one("#message").textContent = text; };
 
+  const gather = () => { // what the same page in another tab has kept since; of two labels the later holds
+    try {
+      for (const [event, label] of Object.entries(JSON.parse(localStorage.getItem(key) || "{}").labels || {})) {
+        const own = state.labels[event];
+        if (!own || own.labelled_at < label.labelled_at) state.labels[event] = label;
+      }
+    } catch { say("saved labels cannot be read"); }
+  };
+
   const save = () => {
+    gather();
     try { localStorage.setItem(key, JSON.stringify(state)); say("saved"); }
     catch { say("this browser keeps nothing: download before you close the page"); }
   };
@@ -24,6 +34,7 @@
   const show = (index) => {
     at = Math.max(Math.min(index, articles.length - 1), 0);
     articles.forEach((article, i) => { article.hidden = i !== at; });
+    if (form) gather();
     progress();
     if (!form) return;
     form.reset();
@@ -59,6 +70,7 @@
 
   const download = () => {
     if (!one("#annotator").checkValidity() || !state.annotator) { say("write your name first: letters, digits, _ . -"); return; }
+    gather();
     const judged = articles.map((a) => state.labels[a.dataset.event]).filter((l) => l && l.label);
     const more = { annotator: state.annotator, taxonomy_id: document.body.dataset.taxonomy };
     const lines = judged.map((l) => JSON.stringify({ ...l, ...more }) + "\n");
