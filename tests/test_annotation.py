@@ -220,6 +220,8 @@ def test_raters_are_compared_on_the_steps_they_share(judged: Lake, tmp_path: Pat
     )
     with pytest.raises(UsageError, match="two or more"):
         run("disagreements", "--with", "human/ann", "--lake", judged.uri)
+    with pytest.raises(UnknownName, match=r"'human/bop'; allowed: .*human/bob"):
+        run("disagreements", "--with", "human/ann", "--with", "human/bop", "--lake", judged.uri)
 
 
 class Tags(HTMLParser):

@@ -23,7 +23,7 @@ from schemas.rejects import REJECTS
 from stepwell.critics.annotation import content_hash
 from stepwell.critics.taxonomy import Taxonomy
 from stepwell.critics.turns import COLUMNS, trajectories
-from stepwell.errors import UsageError
+from stepwell.errors import UnknownName, UsageError
 from stepwell.event import Event
 from stepwell.ids import canonical, digest, sha256, storable
 from stepwell.lake import Lake
@@ -233,14 +233,19 @@ class Differing:
 def disagreements(verdicts: Iterable[Mapping[str, Any]], raters: Sequence[str]) -> Differing:
     """Step verdicts that hold -> where the named policies give different labels; an unreadable verdict is its own label.
 
-    Of several candidates of one rater the first counts. Raises UsageError when fewer than two are named.
+    Of several candidates of one rater the first counts. Raises UsageError when fewer than two are named or one judged nothing.
     """
     if len(set(raters)) < 2:
         raise UsageError(
             f"{len(set(raters))} raters named with --with; allowed: two or more, such as human/a and rules@1. Name another."
         )
+    judged = [v for v in verdicts if v["scope"] == "step" and v["caused_by"]]
+    known = sorted({str(v["policy"]) for v in judged})
+    if missing := [r for r in raters if r not in known]:
+        act = "Name two of these; `stepwell judge` and `stepwell annotate import` add others."
+        raise UnknownName("rater of these steps", missing[0], known, act)
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for verdict in _first(v for v in verdicts if v["policy"] in raters and v["scope"] == "step" and v["caused_by"]):
+    for verdict in _first(v for v in judged if v["policy"] in raters):
         found.setdefault(str(verdict["caused_by"]), {}).setdefault(str(verdict["policy"]), dict(verdict))
     shared = {e: {r: by[r] for r in raters if r in by} for e, by in found.items() if len(by) > 1}
     return Differing(len(shared), {e: by for e, by in shared.items() if len({v["label"] for v in by.values()}) > 1})
