@@ -78,7 +78,8 @@ def write_page(lake: Lake, names: list[str], out: Path, tokens: bool = True, jso
     ids = [run["id"] for run in made["runs"]]
     events = [event for run in made["runs"] for event in run["events"]]
     n_steps = sum(
-        len({event["step"] for event in run["events"] if event["kind"] in ("action", "attempt")}) for run in made["runs"]
+        len({event["step"] for event in run["events"] if event["kind"] in ("action", "attempt")})
+        for run in made["runs"]
     )
     raters = sorted({str(event.get("policy")) for event in events if event["kind"] == "verdict"})
     if json:
