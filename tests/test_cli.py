@@ -279,6 +279,20 @@ def test_who_may_only_read_a_lake_asks_it(filled: Lake, ends: Ends, monkeypatch:
     assert sorted(Path(filled.uri).rglob("*")) == before
 
 
+def test_sql_says_what_is_not_folded_and_maintain_folds_it(tmp_path: Path, ends: Ends) -> None:
+    lake = Lake(tmp_path / "lake")
+    ask = ("sql", "SELECT count(*) AS n FROM trajectories", "--json", "--lake", lake.uri)
+    EventLog(lake).append(lakes.good_repair("one"), "b")
+    status, out, told = ends(*ask)
+    assert (status, json.loads(out)) == (0, [{"n": 0}])
+    assert "steps is not folded yet: `stepwell maintain` brings it up" in told
+    assert ends("maintain", "--lake", lake.uri)[0] == 0
+    status, out, told = ends(*ask)
+    assert (json.loads(out), told) == ([{"n": 1}], "")
+    EventLog(lake).append(lakes.good_repair("two"), "b")
+    assert "trajectories is read as of events version" in ends(*ask)[2]
+
+
 def test_an_import_leaves_out_a_lake_in_its_folder(filled: Lake, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     shutil.copytree(filled.uri, tmp_path / "runs" / "lake")

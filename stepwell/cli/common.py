@@ -48,18 +48,25 @@ def require_version(lake: Lake, at: int | None, name: str = "events") -> None:
 
 def bring_up(lake: Lake) -> None:
     """Bring the folds up to `events`, where there are any; where this user cannot write, say how far behind they are."""
-    from stepwell.fold import FOLDS, refresh, seen
+    from stepwell.fold import refresh
 
-    version = lake.version("events")
-    if version is None:
+    if lake.version("events") is None:
         return
     if writable(lake):
         refresh(lake)
-        return
+    else:
+        say_behind(lake, "this user cannot write the lake")
+
+
+def say_behind(lake: Lake, then: str) -> None:
+    """Say which folds are behind `events`, and what then."""
+    from stepwell.fold import FOLDS, seen
+
+    version = lake.version("events")
     for name in FOLDS:
-        if (at := seen(lake, name)) != version:
-            told = f"{name} is read as of events version {at}, there are {version}: this user cannot write the lake"
-            console.print(told, highlight=False, markup=False, soft_wrap=True)
+        if version is not None and (at := seen(lake, name)) != version:
+            told = "is not folded yet" if at is None else f"is read as of events version {at}, there are {version}"
+            console.print(f"{name} {told}: {then}", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, bring_up, console, emit, open_lake, output
 from stepwell.maintenance import Maintained
 from stepwell.maintenance import maintain as keep
 
@@ -22,13 +22,16 @@ def maintain(
     lake: LakeOption = DEFAULT_LAKE,
     json: JsonOption = False,
 ) -> None:
-    """Compact small files, write checkpoints, and remove files of folds that no version of the last week needs.
+    """Fold what is new, compact small files, write checkpoints, remove files of folds that no version of the last week needs.
 
     Every version of every other table can still be read. Imports may go on meanwhile.
     Example: `stepwell maintain --dry-run`
     """
+    opened = open_lake(lake)
     with console.status("maintaining"):
-        done = keep(open_lake(lake), dry_run)
+        if not dry_run:
+            bring_up(opened)
+        done = keep(opened, dry_run)
     if json:
         emit({"dry_run": dry_run, "tables": [one.row() for one in done]})
         return
