@@ -612,6 +612,38 @@ def test_an_inspect_call_that_failed_shows_the_message_of_its_error() -> None:
     assert extra(seen)["error"] == failed["error"]
 
 
+def test_what_graders_used_is_not_the_agents() -> None:
+    log = made.inspect_log()
+    sample = log["samples"][0]
+    (call,) = (e for e in sample["events"] if e["event"] == "model" and e["span_id"] == "span-scorer")
+    used = {"input_tokens": 300, "output_tokens": 9, "total_tokens": 309}
+    call["output"]["usage"] = used
+    whole = sample["model_usage"]["lab/small-1"] = {
+        "input_tokens": 314,
+        "output_tokens": 49,
+        "total_tokens": 563,
+        "total_cost": 0.5,
+    }
+
+    def totals() -> tuple[Any, ...]:
+        (end,) = of("end", read("inspect-log", log)[0])
+        return tuple(end.payload.get(name) for name in ("tokens_in", "tokens_out", "cost_usd"))
+
+    assert totals() == (214, 40, None), "what the grader's call cost is not said"
+    used["total_cost"] = 0.125
+    assert totals() == (214, 40, 0.375)
+    call["model"], sample["model_usage"]["lab/judge-1"] = "lab/judge-1", dict(used)
+    assert totals() == (514, 49, 0.5)
+    call["cache"], call["model"] = "read", "lab/small-1"
+    del sample["model_usage"]["lab/judge-1"]
+    assert totals() == (514, 49, 0.5)
+    call["cache"], call["output"]["usage"] = None, None
+    assert totals() == (None, None, None)
+    call["error"] = "overloaded"
+    assert totals() == (514, 49, 0.5)
+    assert whole["total_tokens"] == 563
+
+
 def test_of_several_inspect_scorers_the_first_that_decides_stands() -> None:
     for number in range(6):
         scores = {"details": {"value": {"a": number}}, "first": {"value": "C"}, "second": {"value": "I"}}

@@ -118,7 +118,8 @@ def sniff_command(
     Example: `stepwell sniff run.traj.json`
     """
     if not Path(path).is_file():
-        raise UsageError(f"no file {path!r}; give one that exists.")
+        what = "a folder" if Path(path).is_dir() else "no file"
+        raise UsageError(f"{path!r} is {what}; give one file. `stepwell import` takes folders.")
     try:
         told = tell(path)
         row = {"format": told.format, "version": told.version, "why": told.why, "importer": told.format in IMPORTERS}

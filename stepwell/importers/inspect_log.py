@@ -2,7 +2,8 @@
 
 Kept where: a sample is a trajectory, its `epoch` the attempt. Every model call outside a scorer is one step, with usage, cost
 and time of its event; a log without events has its assistant messages as steps. Messages of prompts are instructions before
-the first step and observations after it; `dialogue` says how prompts are kept. Results are observations of the step that made
+the first step and observations after it; `dialogue` says how prompts are kept. Totals are those of `model_usage` without the
+calls of scorers. Results are observations of the step that made
 the call, the text as shown (of a call that failed the message of its error) and, where it differs, as it came. A score is an
 outcome of that scorer (C, I, P, N, numbers and booleans as Inspect reads them; of several scorers the first that says resolved
 or not stands, as the highest `rerun`); the status of a log is none. Attachments and pooled messages are put back in place.
@@ -184,7 +185,7 @@ def _sample(header: Obj, sample: Obj, source: SourceFile, first: bool) -> Import
     kept |= {"log": whole_log} if first and whole_log else {}
     output = sample.get("output")
     kept |= {"output": output} if output and not isinstance(output, dict) else {}
-    _end(builder, kept, obj(output), reader.n_calls)
+    _end(builder, kept, obj(output), reader)
     outcomes(builder, scores, seal)
     return builder.imported(instance)
 
@@ -199,8 +200,12 @@ def _asked(messages: Any) -> str | None:
     return "\n".join(texts) if texts else None
 
 
-def _end(builder: Builder, kept: Obj, output: Obj, n_calls: int) -> None:
-    used = [obj(u) for u in obj(kept.get("model_usage")).values()]
+def _end(builder: Builder, kept: Obj, output: Obj, reader: SampleReader) -> None:
+    used = [
+        _acting(obj(u), [g for m, g in reader.graders if m == model])
+        for model, u in obj(kept.get("model_usage")).items()
+    ]
+    used = [u for u in used if u.get("total_tokens") != 0]
     out = [c for u in used if (c := take_int(dict(u), "output_tokens")) is not None]
     total = [c for u in used if (c := take_int(dict(u), "total_tokens")) is not None]
     costs = [p for u in used if (p := take_float(dict(u), "total_cost")) is not None]
@@ -213,14 +218,23 @@ def _end(builder: Builder, kept: Obj, output: Obj, n_calls: int) -> None:
         {
             "exit_status": "error" if kept.get("error") else f"limit: {limit}" if limit else None,
             "submission": submission or take_text(dict(output), "completion"),
-            "n_calls": n_calls or None,
-            "tokens_in": sum(total) - sum(out) if total and len(total) == len(out) else None,
-            "tokens_out": sum(out) if out else None,
+            "n_calls": reader.n_calls or None,
+            "tokens_in": sum(total) - sum(out) if out and len(total) == len(out) == len(used) else None,
+            "tokens_out": sum(out) if out and len(out) == len(used) else None,
             "cost_usd": sum(costs) if costs and len(costs) == len(used) else None,
             "duration_s": take_float(kept, "total_time"),
         },
         {k: v for k, v in {**kept, **_rest_of(output)}.items() if v not in (None, [], {})},
     )
+
+
+def _acting(usage: Obj, graders: list[Obj]) -> Obj:
+    """What a model used in all without what graders used of it; nothing is known of the rest where a grader's part is not."""
+    left = {k: v for k, v in usage.items() if type(v) in (int, float)}
+    for call in graders:
+        shares = {k: call.get(k) for k in left}
+        left = {k: left[k] - n for k, n in shares.items() if type(n) in (int, float) and n <= left[k]}
+    return left
 
 
 def _rest_of(output: Obj) -> Obj:

@@ -113,6 +113,8 @@ class SampleReader(Dialogue):
     def __init__(self, builder: Builder) -> None:
         super().__init__(builder, outside="environment")
         self.n_calls = 0
+        self.graders: list[tuple[str, Obj]] = []
+        """Model and usage of every call by which a scorer graded; one that failed or came from Inspect's cache used nothing."""
         self._final = False
         self._tools: dict[str, Obj] = {}
         self._grading: set[str] = set()
@@ -138,6 +140,8 @@ class SampleReader(Dialogue):
             self._tools[told["id"]] = dict(told)
         else:
             self.stream.records.append(event)
+            if kind == "model" and grading and told.get("cache") != "read" and not told.get("error"):
+                self.graders.append((str(told.get("model")), obj(obj(told.get("output")).get("usage"))))
 
     def _follow(self, kind: Any, told: Obj) -> None:
         """Spans and steps of scorers, whose calls are the grader's."""
