@@ -66,7 +66,7 @@ const verdict = (event) => {
     v.scope === "window" && `steps ${v.window_from} to ${v.window_to}`,
     v.scope === "attempt" && "attempt",
     v.candidate && `sample ${v.candidate}`,
-    v.confidence != null && `confidence ${v.confidence.toFixed(2)}`,
+    v.confidence !== undefined && `confidence ${v.confidence.toFixed(2)}`,
     v.parse_status === "repaired" && "reply repaired",
   ].filter(Boolean);
   const box = el(
