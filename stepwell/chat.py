@@ -22,7 +22,7 @@ import orjson
 
 from stepwell.batching import Batcher
 from stepwell.errors import UsageError
-from stepwell.ids import sha256, storable
+from stepwell.ids import sha256, storable, storable_whole
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -31,7 +31,12 @@ Message = dict[str, Any]
 _OVERFLOW = re.compile(
     r"context.{0,20}(length|window|size)|max_model_len|(prompt|input).{0,40}too long|too many tokens", re.IGNORECASE
 )
-_FATAL = {401: "the key was refused", 403: "access is forbidden", 404: "no such model or address"}
+_FATAL = {
+    401: "the key was refused",
+    402: "the account has no credit left",
+    403: "access is forbidden",
+    404: "no such model or address",
+}
 _LONGEST_WAIT = 60.0
 _LONGEST_ASKED = 600.0
 
@@ -255,22 +260,52 @@ def _completion(answer: dict[str, Any], latency: float, yes_no: bool) -> Complet
     choice = answer["choices"][0]
     usage = answer.get("usage") or {}
     message = choice["message"]
-    text = message.get("content") or ""
     thinking = message.get("reasoning_content") or message.get("reasoning")
     return Completion(
-        text=storable(text),
-        call_id=answer.get("id"),
-        tokens_in=usage.get("prompt_tokens"),
-        tokens_out=usage.get("completion_tokens"),
-        cache_read=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-        reasoning=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
+        text=_said(message.get("content")),
+        call_id=_name(answer.get("id")),
+        tokens_in=_count(usage.get("prompt_tokens")),
+        tokens_out=_count(usage.get("completion_tokens")),
+        cache_read=_count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
+        reasoning=_count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens")),
         latency_s=round(latency, 6),
-        finish=choice.get("finish_reason"),
+        finish=_name(choice.get("finish_reason")),
         yes=yes_of((choice.get("logprobs") or {}).get("content") or ()) if yes_no else None,
         at=round(time.time(), 6),
-        tool_calls=tuple(message.get("tool_calls") or ()),
+        tool_calls=tuple(map(_called, message.get("tool_calls") or ())),
         thinking=storable(thinking) if isinstance(thinking, str) else None,
     )
+
+
+def _said(content: Any) -> str:
+    """The text of a reply; some servers give it in parts, thinking among them."""
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    if content is not None and not isinstance(content, str):
+        raise TypeError(f"the content is {type(content).__name__}, no text")
+    return str(storable(content or ""))
+
+
+def _called(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool call as it can be stored and sent again: names are text, arguments JSON."""
+    function = dict(call["function"])
+    arguments = function.get("arguments")
+    if isinstance(arguments, dict):
+        function["arguments"] = json.dumps(arguments)
+    call = {**call, "function": function} | ({"id": _name(call["id"])} if "id" in call else {})
+    made: dict[str, Any] = orjson.loads(orjson.dumps(storable_whole(call)))
+    return made
+
+
+def _name(value: Any) -> str | None:
+    """An id or a reason as text: some servers number theirs."""
+    return None if value is None else str(storable(str(value)))
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens; what is none is not known."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63
+    return int(value) if known else None
 
 
 def yes_of(tokens: Iterable[Mapping[str, Any]]) -> float | None:

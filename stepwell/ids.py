@@ -36,6 +36,13 @@ def storable(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
+def storable_whole(value: Any) -> Any:
+    """A JSON value with every text in it storable, keys too."""
+    if isinstance(value, dict):
+        return {storable(k): storable_whole(v) for k, v in value.items()}
+    return [storable_whole(v) for v in value] if isinstance(value, list) else storable(value)
+
+
 def unfit_corpus(name: str) -> str | None:
     """Why no event can be kept under a corpus name, None when it can: `corpus=NAME`, percent-encoded, is a folder's name.
 

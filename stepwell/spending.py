@@ -27,8 +27,8 @@ class Prices:
         return f"usd-per-mtok:{self.input:g}/{self.cached:g}/{self.output:g}"
 
     def cost(self, tokens_in: int, cache_read: int, tokens_out: int) -> float:
-        """US dollars for these tokens; `cache_read` are among `tokens_in`."""
-        dollars = (tokens_in - cache_read) * self.input + cache_read * self.cached + tokens_out * self.output
+        """US dollars for these tokens; `cache_read` are among `tokens_in`, though some servers leave them out of it."""
+        dollars = max(0, tokens_in - cache_read) * self.input + cache_read * self.cached + tokens_out * self.output
         return round(dollars / 1e6, 9)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import threading
 import time
@@ -101,6 +102,7 @@ def test_what_does_not_pass_is_a_failure_with_its_reason(server: ChatServer, fau
         (400, b'{"error": {"message": "roles must alternate"}}', "refused", True),
         (422, b'{"error": {"message": "unknown field"}}', "refused", True),
         (401, b'{"error": {"message": "bad key"}}', "fatal", False),
+        (402, b'{"error": {"message": "Insufficient Balance"}}', "fatal", False),
         (404, b'{"error": {"message": "no model m"}}', "fatal", False),
         (429, b'{"error": {"message": "pay", "code": "insufficient_quota"}}', "fatal", False),
     ],
@@ -195,6 +197,35 @@ def test_hostile_text_is_text(server: ChatServer) -> None:
     (got,) = ask(backend(server), CALL)
     assert isinstance(got, Completion)
     assert got.text == "half \\ud800 a pair, \x00 and \u2028"
+
+
+def test_an_answer_in_other_types_than_the_protocols_is_read_as_what_can_be_kept(server: ChatServer) -> None:
+    function = {"name": "bash\ud800", "arguments": {"command": "view \ud800"}}
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    message = {"content": parts, "tool_calls": [{"id": 3, "function": function}]}
+    answer = {
+        "id": 7,
+        "choices": [{"finish_reason": "\ud800", "message": message}],
+        "usage": {"prompt_tokens": "9", "completion_tokens": 5.0, "prompt_tokens_details": {"cached_tokens": 2**70}},
+    }  # fmt: skip
+    server.fault_of = lambda body: Fault(body=json.dumps(answer).encode())
+    (got,) = ask(backend(server), CALL)
+    assert isinstance(got, Completion)
+    assert (got.text, got.call_id, got.finish) == ("one two", "7", "\\ud800")
+    assert (got.tokens_in, got.tokens_out, got.cache_read) == (None, 5, None)
+    (call,) = got.tool_calls
+    assert (call["id"], call["function"]["name"]) == ("3", "bash\\ud800")
+    assert json.loads(call["function"]["arguments"]) == {"command": "view \ud800"}
+
+
+@pytest.mark.parametrize(
+    "said", [{"content": 5}, {"content": "x", "tool_calls": ["bash"]}, {"tool_calls": [{"function": "f"}]}]
+)
+def test_a_message_that_is_none_is_a_failure(server: ChatServer, said: dict[str, Any]) -> None:
+    server.extra = {"message": said}
+    (got,) = ask(backend(server), CALL)
+    assert isinstance(got, Failure)
+    assert got.reason == "garbage"
 
 
 def test_an_engine_in_this_process_gets_what_waits_as_one_batch() -> None:

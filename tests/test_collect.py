@@ -313,6 +313,10 @@ def test_what_has_not_begun_when_it_is_interrupted_is_closed_and_leaves_nothing(
     assert not facts(lake)
 
 
+def test_more_from_the_cache_than_in_the_prompt_never_costs_less_than_nothing() -> None:
+    assert Prices(1.0, 0.1, 2.0).cost(10, 50, 5) == pytest.approx((50 * 0.1 + 5 * 2.0) / 1e6)
+
+
 def test_prices_make_the_most_a_call_can_cost() -> None:
     from stepwell.chat import BatchBackend
     from stepwell.rollout.policies.endpoint import Endpoint

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from stepwell.chat import Message
-from stepwell.ids import canonical, digest, storable
+from stepwell.ids import canonical, digest, storable_whole
 
 Then = list[Any]
 """A prompt over an earlier conversation: `[from, to]` are messages of it, objects are messages as they are."""
@@ -24,15 +24,9 @@ def parse(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         try:
-            return orjson.loads(orjson.dumps(_storable(json.loads(data))))
+            return orjson.loads(orjson.dumps(storable_whole(json.loads(data))))
         except (ValueError, TypeError, RecursionError):
             return None
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {storable(k): _storable(v) for k, v in value.items()}
-    return [_storable(v) for v in value] if isinstance(value, list) else storable(value)
 
 
 def split(message: Message) -> tuple[str | None, str | None, dict[str, Any]]:
