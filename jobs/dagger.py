@@ -31,6 +31,7 @@ from stepwell.recipe import Recipe, load
 from stepwell.registry import local
 from stepwell.rollout.collect import collect, now_and_then
 from stepwell.rollout.labelling import label_new
+from stepwell.rollout.runs import require_prices
 
 Options = argparse.Namespace
 Metadata = dict[str, Any]
@@ -193,6 +194,8 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="with --stage label: count what is missing, ask nobody")
     options = parser.parse_args()
     recipe, lake = load(options.recipe), Lake(options.lake)
+    if (d := recipe.dagger) is not None:
+        require_prices(options.max_cost, [d.teacher] if options.stage == "label" else [d.student, d.teacher])
     if options.dry_run and options.stage != "label":
         raise UsageError("--dry-run is for --stage label; for the loop: stepwell dagger RECIPE --dry-run.")
     if options.stage and needs_vllm(recipe, options.stage):

@@ -67,7 +67,12 @@ class Purse:
             self._under_way -= 1
             self._settled.notify_all()
 
-    async def pay(self, role: str, most: float, asked: Coroutine[Any, Any, T], cost: Callable[[T], float]) -> T:
+    def due(self, most: float, known: float | None) -> float:
+        """What a call counts for: the most it can have cost where that is not known and a limit has to be kept."""
+        unknown = 0.0 if self.limit is None else most
+        return unknown if known is None else known
+
+    async def pay(self, role: str, most: float, asked: Coroutine[Any, Any, T], cost: Callable[[T], float | None]) -> T:
         """What is asked for, paid for; raises Overspent when it could cost more than is left, having asked nothing."""
         if not await self.reserve(most):
             asked.close()
@@ -75,7 +80,7 @@ class Purse:
         spent = 0.0
         try:
             answer = await asked
-            spent = cost(answer)
+            spent = self.due(most, cost(answer))
         finally:
             await self.settle(most, spent)
             self.costs[role] = self.costs.get(role, 0.0) + spent

@@ -11,7 +11,8 @@ from stepwell.event import Event
 
 @dataclass(frozen=True)
 class Critique:
-    """What a supervisor said: its verdict events, the one that counts, its words for the agent, its cost in US dollars.
+    """What a supervisor said: its verdict events, the one that counts, its words for the agent, its cost in US dollars
+    (None: not known).
 
     Without `text` there is nothing to deliver, and `why` says why: the call failed, or nothing could be read.
     """
@@ -20,7 +21,7 @@ class Critique:
     verdict_id: str | None = None
     text: str = ""
     why: str = ""
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 class Supervisor(Protocol):

@@ -20,9 +20,10 @@ from stepwell.rollout.collect import Report, collect
 from stepwell.rollout.playing import Setting
 from stepwell.rollout.policies import Batched
 from stepwell.rollout.policies.endpoint import Endpoint
-from stepwell.rollout.runs import SCAFFOLDS, collect_pool, name_of, policy_of, repairs
+from stepwell.rollout.revision import revise
+from stepwell.rollout.runs import SCAFFOLDS, collect_pool, collect_steered, name_of, policy_of, repairs
 from stepwell.rollout.scaffolds.bash import format_action
-from stepwell.settings import Collect, Policy, Prices, World
+from stepwell.settings import Collect, Critic, Policy, Prices, Revision, RevisionArm, Steer, World
 
 WORLD = World(functions=1, bugs_max=1, max_turns=3)
 LOOK = format_action("Look.", "view")
@@ -63,6 +64,34 @@ def test_replies_and_what_they_cost_are_recorded(lake: Lake) -> None:
     assert {b["messages"][0]["content"].splitlines()[1] for b in server.bodies} == {
         "Reply with a THOUGHT and one bash block."
     }
+
+
+def test_what_a_server_does_not_meter_counts_in_full_against_the_limit(lake: Lake) -> None:
+    policy = Policy(
+        kind="endpoint", model="m", n_tasks=6, max_new_tokens=1000, prices=Prices(input=0, cached=0, output=1)
+    )
+    answer = {"choices": [{"message": {"role": "assistant", "content": LOOK}}]}
+    with ChatServer() as server:
+        server.fault_of = lambda body: Fault(body=json.dumps(answer).encode())
+        wanted = Collect(corpus="rollouts/e", policies=(policy.model_copy(update={"base_url": server.url}),))
+        report = collect_pool(lake, wanted, WORLD, max_cost=0.0045)
+    assert (len(server.bodies), report.cost_usd) == (4, pytest.approx(0.004))
+    assert report.stopped is not None
+    assert {r["usage"]["cost_usd"] for r in rows(lake, "action")} == {None}, "what is not known is not made up"
+
+
+def test_a_limit_on_cost_without_prices_is_refused(lake: Lake) -> None:
+    policy = Policy(kind="endpoint", model="m", base_url="http://127.0.0.1:1/v1", n_tasks=1)
+    with pytest.raises(UsageError, match="without prices of m"):
+        collect_pool(lake, Collect(corpus="rollouts/e", policies=(policy,)), WORLD, max_cost=1.0)
+    steer = Steer(
+        corpus="s", agent=Policy(kind="oracle"), critic=Critic(kind="endpoint", model="judge"), arms=("live",)
+    )
+    with pytest.raises(UsageError, match="without prices of judge"):
+        collect_steered(lake, steer, WORLD, lambda: pytest.fail("nothing is begun"), max_cost=1.0)
+    revision = Revision(corpus="r", generator=policy, arms=(RevisionArm(name="a", critic="execution"),))
+    with pytest.raises(UsageError, match="without prices of m"):
+        revise(lake, revision, lambda *_: pytest.fail("nothing is begun"), max_cost=1.0)
 
 
 def test_sampling_seeds_follow_from_the_turn(lake: Lake, tmp_path: Any) -> None:

@@ -53,14 +53,15 @@ class LiveModel:
         stream, due = self._due(events)
         if due is None or isinstance(due.request, str):
             return Critique(why="nothing to judge" if due is None else f"no request: {due.request}")
-        made, failed, cost = [], "", 0.0
+        made, failed, costs = [], "", []
         for candidate in range(self.critic.samples):
             said = await self.backend.complete(self.critic.call(due.request, candidate))
             if isinstance(said, Completion):
                 made += verdicts(self.critic, stream, due, candidate, said, None)
-                cost += cost_of(self.critic, said) or 0.0
+                costs.append(cost_of(self.critic, said))
             else:
                 failed = _why(said)
+        cost = None if None in costs else sum(c for c in costs if c is not None)
         readable = [e for e in made if e.payload["parse_status"] != "unparseable"]
         if not readable:
             return Critique(tuple(made), None, "", failed or "unparseable", cost)

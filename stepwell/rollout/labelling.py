@@ -160,7 +160,7 @@ class _Asking:
                 try:
                     reply = await teacher.reply(view)
                 finally:
-                    await self.purse.settle(most, reply.cost_usd)
+                    await self.purse.settle(most, self.purse.due(most, reply.cost_usd))
                 self._took(question, teacher.name, reply)
                 await self._write()
 

@@ -218,7 +218,7 @@ class Tree:
         assert reviewer is not None
         most = reviewer.most_cost(self.record.events, attempt.event, n, text)
         found = await self.purse.pay(
-            "critic", most, reviewer.review(self.record.events, attempt.event, n, text), lambda v: _cost(v)
+            "critic", most, reviewer.review(self.record.events, attempt.event, n, text), lambda v: _cost(v, n)
         )
         if isinstance(found, Failure):
             status = found.reason if found.permanent else "model_unavailable"
@@ -322,5 +322,9 @@ class _Ended(Exception):
         self.status, self.detail = status, detail
 
 
-def _cost(found: Sequence[Event] | Failure) -> float:
-    return 0.0 if isinstance(found, Failure) else sum((e.usage or {}).get("cost_usd") or 0.0 for e in found)
+def _cost(found: Sequence[Event] | Failure, n: int) -> float | None:
+    """US dollars of a review; None where a server does not say, or where one of `n` calls failed and others may not have."""
+    if isinstance(found, Failure):
+        return None if n > 1 and not found.permanent else 0.0
+    known = [c for e in found if (c := (e.usage or {}).get("cost_usd")) is not None]
+    return sum(known) if len(known) == len(found) else None

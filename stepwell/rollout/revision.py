@@ -32,7 +32,7 @@ from stepwell.rollout.problems import Problem, load, unique
 from stepwell.rollout.reviewers import Placebo, Reviewer, Scripted
 from stepwell.rollout.revising import Arm, Attempts, Loop, Tree
 from stepwell.rollout.rewards import Results, place
-from stepwell.rollout.runs import policy_of
+from stepwell.rollout.runs import policy_of, require_prices
 from stepwell.rollout.sandbox import Sandbox
 from stepwell.rollout.solutions import Tester
 from stepwell.rollout.writer import Writer
@@ -144,6 +144,8 @@ def revise(
     and `max_steps` (solutions) hold for this call. Raises RecipeError for settings that do not fit, LakeError while
     another process plays this corpus.
     """
+    critics = [arm.settings for arm in settings.arms if arm.critic == "model"]
+    require_prices(max_cost, [settings.generator, *critics])
     problems, functions, left_out = problems_of(settings)
     if not problems:
         raise RecipeError(f"`revision.problems` gives none; {len(left_out)} records were left out: {left_out[:3]}")

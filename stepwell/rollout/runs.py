@@ -7,7 +7,7 @@ that need a model in this process: `jobs` hands in how they are made.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -37,11 +37,14 @@ from stepwell.rollout.scaffolds.bash import BashScaffold
 from stepwell.rollout.scaffolds.tools import ToolScaffold
 from stepwell.rollout.steering import Steered, Steering
 from stepwell.settings import Collect, Steer, Tasks, World
+from stepwell.settings import Critic as CriticSettings
 from stepwell.settings import Policy as PolicySettings
 from stepwell.spending import Prices
 from stepwell.supervision import Supervisor
 
 Maker = Callable[[PolicySettings, Crowd], Policy]
+REVIEWED = ("live", "shadow", "placebo")
+"""Arms of steered rollouts in which a critic is asked."""
 SCAFFOLDS: dict[str, Callable[[], Scaffold]] = {"bash": BashScaffold, "tools": ToolScaffold}
 
 
@@ -125,6 +128,16 @@ def policy_of(settings: PolicySettings, crowd: Crowd) -> Policy:
     )
 
 
+def require_prices(max_cost: float | None, asked: Iterable[PolicySettings | CriticSettings]) -> None:
+    """Raise UsageError for a limit on cost that cannot be kept, as nobody knows what a server asks for its replies."""
+    blind = sorted({str(s.model) for s in asked if s.kind == "endpoint" and s.prices is None})
+    if max_cost is not None and blind:
+        raise UsageError(
+            f"a limit of {max_cost} US dollars cannot be kept without prices of {', '.join(blind)}; add `prices: {{input, "
+            "cached, output}` to it in the recipe (0 for a server of your own), or leave --max-cost out."
+        )
+
+
 def name_of(settings: PolicySettings) -> str:
     """The name a policy of these settings records its turns under, known before it is made."""
     if settings.kind in ("oracle", "noisy"):
@@ -156,6 +169,7 @@ def collect_pool(
     progress: Callable[[Report], None] | None = None,
 ) -> Report:
     """Roll every policy of a pool out on train tasks of its own; the report is of all of them together."""
+    require_prices(max_cost, collecting.policies)
     pool = [_of_pool(collecting, world, number) for number in range(len(collecting.policies))]
     whole = Report(n_wanted=sum(map(len, pool)))
     for settings, wanted in zip(collecting.policies, pool, strict=True):
@@ -195,6 +209,8 @@ def collect_steered(
 
     Corpora are called CORPUS/ARM. The arm `off` comes first, as others may begin with its steps.
     """
+    reviewed = any(arm in REVIEWED for arm in steer.arms)
+    require_prices(max_cost, [steer.agent, *([steer.critic] if reviewed else [])])
     reports: dict[str, Report] = {}
     for arm in sorted(steer.arms, key=lambda a: a != "off"):
         corpus = f"{steer.corpus}/{arm}"
@@ -208,7 +224,7 @@ def collect_steered(
                 run_id=steer.corpus, attempts=steer.attempts, arm="off",
             )  # fmt: skip
             wanted = replayed(lake, f"{steer.corpus}/off", wanted, bases, steer.prefix)
-        critic = supervisor() if arm in ("live", "shadow", "placebo") else None
+        critic = supervisor() if arm in REVIEWED else None
         steering = Steering(arm, steer.k, steer.notice_from, steer.dedup, steer.history_chars)
 
         def setting(crowd: Crowd, steering: Steering = steering, critic: Supervisor | None = critic) -> Setting:

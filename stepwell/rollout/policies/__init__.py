@@ -63,9 +63,10 @@ class Reply:
     detail: str = ""
 
     @property
-    def cost_usd(self) -> float:
-        """US dollars it cost, as far as that is known."""
-        return float(self.usage.get("cost_usd") or 0.0)
+    def cost_usd(self) -> float | None:
+        """US dollars it cost; None where it came and nobody says what it used."""
+        known: float | None = self.usage.get("cost_usd")
+        return 0.0 if known is None and self.text is None else known
 
 
 class Policy(Protocol):
