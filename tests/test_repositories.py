@@ -21,7 +21,7 @@ from stepwell.rollout.playing import Setting
 from stepwell.rollout.policies import Listed
 from stepwell.rollout.runs import collect_pool, repositories
 from stepwell.rollout.scaffolds.bash import format_action
-from stepwell.settings import Collect, Tasks, World
+from stepwell.settings import Collect, Policy, Tasks, World
 
 ROWS = [
     {
@@ -67,6 +67,22 @@ def test_a_row_that_is_no_task_is_named(tmp_path: Path, line: str) -> None:
         list(tasks_from(tmp_path / "t.jsonl", "bench", "test"))
     with pytest.raises(UsageError):
         list(tasks_from(tmp_path / "none.jsonl", "bench", "test"))
+
+
+def test_a_task_twice_in_a_file_is_refused_where_it_is_played(tasks: Path) -> None:
+    tasks.write_text("\n".join(json.dumps(ROWS[i]) for i in (0, 1, 0)))
+    whose = Tasks(path=str(tasks), suite="bench")
+    with pytest.raises(BadInput, match="several rows of someone__thing-1;"):
+        repositories(whose, 0, 0, corpus="rollouts/x", policy="p", run_id="x")
+    assert len(repositories(whose, 2, 0, corpus="rollouts/x", policy="p", run_id="x")) == 2
+
+
+def test_policies_of_one_name_on_the_same_tasks_are_refused(lake: Lake, tasks: Path) -> None:
+    policies = tuple(Policy(kind="endpoint", model="m", temperature=t) for t in (0.0, 1.0))
+    whose = Tasks(path=str(tasks), suite="bench")
+    with pytest.raises(UsageError, match="a `name` of its own"):
+        collect_pool(lake, Collect(corpus="rollouts/x", policies=policies, tasks=whose), World())
+    assert EventLog(lake).version is None
 
 
 def test_this_machine_is_no_sandbox(tasks: Path) -> None:

@@ -7,6 +7,7 @@ that need a model in this process: `jobs` hands in how they are made.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from schemas.kinds import UNFINISHED
 from stepwell.batching import Crowd
 from stepwell.chat import OpenAIBackend
 from stepwell.conversation import REPLAYED, prompts
-from stepwell.errors import UsageError
+from stepwell.errors import BadInput, UsageError
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.rollout.collect import Report, Wanted, collect
@@ -91,11 +92,15 @@ def repairs(
 def repositories(
     tasks: Tasks, n_tasks: int, seed: int, *, corpus: str, policy: str, run_id: str, attempts: int = 1
 ) -> list[Wanted]:
-    """Rollouts on the first `n_tasks` tasks of a file (0: all), attempt after attempt."""
-    found = list(tasks_from(tasks.path, tasks.suite, tasks.split))
+    """Rollouts on the first `n_tasks` tasks of a file (0: all), attempt after attempt; BadInput where two have one id."""
+    found = list(tasks_from(tasks.path, tasks.suite, tasks.split))[: n_tasks or None]
+    if twice := [name for name, n in Counter(task.task_id for task in found).items() if n > 1]:
+        raise BadInput(
+            "malformed", f"{tasks.path!r} has several rows of {', '.join(sorted(twice)[:5])}; give each task one row."
+        )
     wanted = []
     for attempt in range(attempts):
-        for task in found[: n_tasks or None]:
+        for task in found:
 
             def opened(task: RepositoryTask = task) -> Environment:
                 given = tasks.environment
@@ -172,6 +177,12 @@ def collect_pool(
     require_prices(max_cost, collecting.policies)
     pool = [_of_pool(collecting, world, number) for number in range(len(collecting.policies))]
     whole = Report(n_wanted=sum(map(len, pool)))
+    if len({w.identity for wanted in pool for w in wanted}) < whole.n_wanted:
+        names = ", ".join(map(name_of, collecting.policies))
+        raise UsageError(
+            f"policies {names} of corpus {collecting.corpus!r}: those of one name would pass for each other on the same "
+            "tasks; give each a `name` of its own in the recipe."
+        )
     for settings, wanted in zip(collecting.policies, pool, strict=True):
         where = settings.world or world
         before = Report(**whole.__dict__)
