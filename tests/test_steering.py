@@ -25,7 +25,7 @@ from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.rollout.collect import collect
 from stepwell.rollout.playing import Setting
-from stepwell.rollout.policies import Reply, Scripted, View
+from stepwell.rollout.policies import Listed, Reply, Scripted, View
 from stepwell.rollout.policies.scripted import NoisyPolicy
 from stepwell.rollout.runs import collect_steered, repairs
 from stepwell.rollout.scaffolds.bash import format_action
@@ -214,6 +214,14 @@ def test_what_agent_and_critic_cost_is_kept_apart(lake: Lake) -> None:
     stopped = collect(short, "rollouts/s/live", wanted, setting, max_cost=0.025)
     assert stopped.cost_usd <= 0.025
     assert "0.025" in (stopped.stopped or "")
+
+
+def test_the_last_review_is_in_the_cost_though_no_turn_follows_it(lake: Lake) -> None:
+    wanted = repairs(WORLD, "train", 2, 5, corpus="rollouts/s", policy="p", run_id="s")
+    one_turn = Listed([format_action("Look.", "view")])
+    steered = lambda: (Steered(Steering("live", k=1), Numbered()),)  # noqa: E731
+    report = collect(lake, "rollouts/s/live", wanted, lambda _: Setting(one_turn, 12, companions=steered))
+    assert report.cost_usd == report.costs["critic"] == pytest.approx(0.02)
 
 
 def test_a_recipe_steers_in_all_arms_after_a_replayed_prefix(lake: Lake) -> None:

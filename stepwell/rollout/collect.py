@@ -166,6 +166,7 @@ class Run:
                         record.end("aborted", None, None, self.report.stopped or "the run failed")
                 await setting.close()
                 await self._write(everything=True)
+                self.report.cost_usd = self.purse.spent  # calls after the last turn included
                 self.progress(self.report)
 
     def _missing(self, wanted: Sequence[Wanted]) -> list[tuple[Wanted, str]]:

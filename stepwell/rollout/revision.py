@@ -192,7 +192,6 @@ class Trees(Run):
         try:
             await super().run(wanted)
         finally:
-            self.report.cost_usd = self.purse.spent  # the last critiques included
             self.threads.shutdown()
 
     def _setting(self, crowd: Crowd) -> Any:
