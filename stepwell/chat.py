@@ -199,6 +199,7 @@ class OpenAIBackend:
 
     async def _try(self, body: bytes, yes_no: bool) -> tuple[Completion | Failure, float | None]:
         """One try -> what came of it, and the least seconds to wait before another (None: no use)."""
+        import aiohttp
         import openai
 
         if self._client is None:
@@ -218,6 +219,8 @@ class OpenAIBackend:
             return _refusal(error)
         except openai.APIConnectionError as error:  # the transport calls a refused connection a timeout
             return Failure("connection", str(error.__cause__ or error)), 0.0
+        except aiohttp.ClientError as error:  # what is no HTTP, and more headers than it takes, come as they are
+            return Failure("connection", f"{type(error).__name__}: {error}"[:300]), 0.0
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             return Failure("garbage", f"the answer is no chat completion: {type(error).__name__}: {error}"), 0.0
 

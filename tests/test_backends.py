@@ -77,6 +77,8 @@ def test_what_may_pass_is_tried_again(server: ChatServer, fault: Fault) -> None:
         (Fault(429), "busy"),
         (Fault(500), "server"),
         (Fault(drop=True), "connection"),
+        (Fault(status=99_999), "connection"),
+        (Fault(headers={"X-Policy": "x" * 20_000}), "connection"),
         (Fault(body=b'{"choices": [{}]}'), "garbage"),
         (Fault(body=b"[1]"), "garbage"),
         (Fault(body=b"[" * 100_000), "garbage"),
