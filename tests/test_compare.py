@@ -153,6 +153,16 @@ def test_no_sentence_claims_more_than_the_tasks_allow(lake: Lake, tasks: int, p:
     assert lake.read("comparisons").column("crossed_low").to_pylist() == [None]
 
 
+def test_shares_that_differ_by_rounding_alone_are_equal(lake: Lake) -> None:
+    """Three of fifteen attempts, in one run and over three of them: 0.2 and 0.19999999999999998."""
+    runs = [evaluated(lake, "a", [[i < n for i in range(5)]] * 12, sampling_seed=s) for s, n in enumerate((0, 0, 3))]
+    trained(lake, model_id("b"), "b")
+    evaluated(lake, model_id("b"), [[i < 3 for i in range(15)]] * 12)
+    pair = compare(lake, [f"a={','.join(runs)}", "b"], draws=DRAWS).pairs[0]
+    assert (pair.only_a, pair.only_b, pair.p_value, pair.test) == (0, 0, 1.0, "sign-flip test over tasks")
+    assert "Not even these very runs can be told apart" in pair.sentence
+
+
 def test_one_seed_of_a_trained_arm_is_no_seed(real: Lake) -> None:
     """Three seeds on one side do not make up for one on the other, unless that one is a checkpoint nobody here trained."""
     trained(real, model_id("base"), "base")

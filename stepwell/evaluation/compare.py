@@ -23,7 +23,7 @@ from stepwell.evaluation.intervals import benjamini_hochberg, holm, mcnemar, min
 from stepwell.evaluation.metrics import DRAWS, Costs, costs, measure
 from stepwell.evaluation.modes import by_contamination, by_task, modes
 from stepwell.evaluation.prices import PriceList
-from stepwell.evaluation.seeds import Components, components, crossed, over_seeds
+from stepwell.evaluation.seeds import ROUNDING, Components, components, crossed, over_seeds
 from stepwell.ids import digest
 from stepwell.lake import Lake
 
@@ -122,6 +122,7 @@ def of_arms(
 def _pair(a: Arm, b: Arm, found: dict[str, Figure]) -> Pair:
     outcomes = (a.outcomes(), b.outcomes())
     by_task = outcomes[1].mean(axis=1) - outcomes[0].mean(axis=1)
+    by_task[np.abs(by_task) < ROUNDING] = 0.0
     n, only_a, only_b = len(by_task), int((by_task < 0).sum()), int((by_task > 0).sum())
     claimable = all(arm.n_seeds > 1 or arm.fixed for arm in (a, b)) and max(a.n_seeds, b.n_seeds) > 1
     both = crossed(*outcomes) if claimable else None

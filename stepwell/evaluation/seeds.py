@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from stepwell.bootstrap import Array, Figure
 
 Counts = npt.NDArray[np.int64]
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 """Shares of attempts that are this close are equal: thirds do not add up to the last digit."""
 
 
@@ -59,7 +59,7 @@ def over_seeds(outcomes: Array) -> Figure:
     means = outcomes.mean(axis=0)
     n = len(means)
     value = float(means.mean())
-    if n < 2 or np.ptp(means) < _ROUNDING:
+    if n < 2 or np.ptp(means) < ROUNDING:
         return Figure(value, None, None, n)
     half = float(student.ppf(0.975, n - 1) * means.std(ddof=1) / np.sqrt(n))
     return Figure(value, value - half, value + half, n)
@@ -83,8 +83,8 @@ def crossed(a: Array, b: Array) -> Crossed | None:
     variance = sum(part for part, _ in parts)
     difference = float(by_task.mean())
     error = float(np.sqrt(variance))
-    if error < _ROUNDING:
-        chance = 2.0 ** (1 - tasks) if abs(difference) > _ROUNDING else 1.0
+    if error < ROUNDING:
+        chance = 2.0 ** (1 - tasks) if abs(difference) > ROUNDING else 1.0
         return Crossed(difference, None, None, chance, 0.0, float(tasks - 1))
     freedom = variance**2 / sum(part**2 / n for part, n in parts)
     half = float(student.ppf(0.975, freedom)) * error
