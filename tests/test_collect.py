@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -293,6 +295,39 @@ def test_a_run_that_is_killed_goes_on_and_counts_nothing_twice(lake: Lake, how: 
     assert {status[t] for t in reports[-1].trajectories} == {"submitted"}
     for rule in invariants.EVENTS.values():
         assert not list(rule(lake))
+
+
+@pytest.mark.parametrize("at", ["__enter__", "execute"])
+def test_every_environment_is_closed_however_many_are_interrupted(lake: Lake, at: str) -> None:
+    opened, closed, under_way = list[str](), list[str](), threading.Barrier(4)
+
+    def wait() -> None:
+        under_way.wait(20)
+        time.sleep(0.2 * opened.index(threading.current_thread().name) if at == "execute" else 0.2)
+
+    class Slow(RepairEnvironment):
+        def __enter__(self) -> Self:
+            opened.append(threading.current_thread().name)
+            if at == "__enter__":
+                wait()
+            return super().__enter__()
+
+        def execute(self, command: str) -> Observation:
+            wait()
+            return super().execute(command)
+
+        def __exit__(self, *how: Any) -> None:
+            closed.append("closed")
+            super().__exit__(*how)
+
+    def interrupt() -> None:
+        under_way.wait(20)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    todo = [replace(w, open=partial(Slow, e.task, e.sandbox)) for w in wanted(3) for e in [w.open()]]
+    threading.Thread(target=interrupt).start()
+    report = collect(lake, "rollouts/t", todo, lambda _: Setting(Scripted(OraclePolicy()), 8), parallel=3)
+    assert (report.stopped, len(opened), len(closed)) == ("interrupted", 3, 3)
 
 
 def test_what_has_not_begun_when_it_is_interrupted_is_closed_and_leaves_nothing(lake: Lake) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,6 +129,12 @@ def collect(
     return run.report
 
 
+def _close_opened(env: Environment, opening: Future[Environment]) -> None:
+    with suppress(Exception):
+        opening.result()
+        env.__exit__(None, None, None)
+
+
 class Run:
     """The driver of one collection; another kind of rollout takes the place of `_one`."""
 
@@ -203,16 +209,13 @@ class Run:
             self.progress(self.report)
 
     async def _one(self, wanted: Wanted, stream: str, setting: Setting, executor: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
         record = self.live[stream] = Record(stream, wanted.identity, self.corpus)
         env = wanted.open()
-        opening = loop.run_in_executor(executor, env.__enter__)
+        opening = executor.submit(env.__enter__)
         try:
-            await asyncio.shield(opening)
+            await asyncio.shield(asyncio.wrap_future(opening))
         except asyncio.CancelledError:  # its thread goes on, and what it opens must be closed
-            with suppress(Exception):
-                await opening
-                await loop.run_in_executor(executor, env.__exit__, None, None, None)
+            executor.submit(_close_opened, env, opening)
             raise
         except Exception as error:  # whatever an environment fails with, it is that trajectory's end alone
             record.end("environment_error", None, None, f"{type(error).__name__}: {error}")
@@ -232,7 +235,8 @@ class Run:
                 wheel = Wheel(setting, record, executor, self.purse, self._halt, self._took, wanted.prefix)
                 await wheel.play(env, runner)
             finally:
-                await loop.run_in_executor(executor, env.__exit__, None, None, None)
+                closing = executor.submit(env.__exit__, None, None, None)
+                await asyncio.shield(asyncio.wrap_future(closing))  # else a second cancellation takes it off the queue
         self._count(record)
         self.done.append(self.live.pop(stream))
         await self._write()
