@@ -212,6 +212,10 @@ def test_advice_that_takes_the_place_of_advice_makes_a_row_of_every_turn(lake: L
     assert (counts[reason]["trajectories"], counts["out"]["trajectories"]) == (1, 1)
 
 
+CLOSED: list[str] = []
+"""Teachers that were closed."""
+
+
 class Asked:
     """A teacher that sees messages only, and counts them; every third resample it says something else."""
 
@@ -228,6 +232,9 @@ class Asked:
 
 class Priced(Batched):
     """It costs at most twenty cents a label."""
+
+    async def close(self) -> None:
+        CLOSED.append(self.name)
 
     def most_cost(self, view: View) -> float:
         return 0.2
@@ -250,7 +257,9 @@ def test_labels_afterwards_are_asked_once_and_go_on(lake: Lake, renderer: Render
     assert first.cost_usd <= 1.25
     assert (first.n_wanted, first.complete) == (states, False)
     assert "1.25" in (first.stopped or "")
+    CLOSED.clear()
     second = label_new(lake, CORPUS, teaching(asked))
+    assert CLOSED == ["asked"], "its connections are released"
     assert (second.n_known, second.n_new, second.complete) == (first.n_new, states - first.n_new, True)
     assert asked.views == states, "nothing was asked twice"
     assert label_new(lake, CORPUS, teaching(asked)).n_new == 0

@@ -140,6 +140,7 @@ class _Asking:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+            await teacher.close()
             await self._write(everything=True)
         for _ in questions:  # what nobody asked for is counted all the same
             pass
