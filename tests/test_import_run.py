@@ -23,6 +23,7 @@ from stepwell.affected import trajectories_of
 from stepwell.cli import data
 from stepwell.cli.common import output
 from stepwell.errors import UnknownName, UsageError
+from stepwell.fold import fold_trajectories
 from stepwell.importers import outcome
 from stepwell.importers.base import CAPABILITIES, REASONS
 from stepwell.importers.companions import read_companion
@@ -257,6 +258,44 @@ def test_two_reports_of_a_kind_that_disagree_leave_it_undecided(lake: Lake, tmp_
         write(tmp_path / "run" / "run_evaluation" / run / "m" / A / "report.json", instance_report(resolved))
     import_paths(lake, [tmp_path / "run"])
     assert [r for r, _ in outcomes(lake)[A]] == [True, False, None]
+
+
+STATES = [
+    pytest.param([{"a": False, "own": True}, {"a": False, "own": False}], id="the last that said otherwise changed"),
+    pytest.param([{"a": False, "b": True}, {"b": True}], id="the one that was in conflict is gone"),
+    pytest.param([{"own": True}, {"own": False}, {"own": True}], id="as it was at first"),
+    pytest.param([{"own": True}, {"a": False, "own": False}, {"a": False, "own": True}], id="some as they were"),
+]
+
+
+@pytest.mark.parametrize("states", STATES)
+def test_what_reports_say_now_stands(states: list[dict[str, bool]], lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path / "run" / "trajs" / f"{A}.traj.json", mini_1(A))
+    paths = {"a": Path("results", "a.json"), "b": Path("results", "b.json"), "own": Path("logs", A, "report.json")}
+    for state in states:
+        for name, path in paths.items():
+            (tmp_path / "run" / path).unlink(missing_ok=True)
+            if name in state:
+                listed = {"resolved_ids": [A] if state[name] else [], "unresolved_ids": [] if state[name] else [A]}
+                write(tmp_path / "run" / path, instance_report(state[name]) if name == "own" else listed)
+        report = accounted(import_paths(lake, [tmp_path / "run"]))
+        last = state.get("own", state.get("b"))
+        told = None if set(state.values()) == {True, False} and "own" not in state else last
+        assert (report.resolved, report.unresolved) == (told is True, told is False)
+        (row,) = fold_trajectories(EventLog(lake).read()).to_pylist()
+        assert row["resolved"] is told
+        assert accounted(import_paths(lake, [tmp_path / "run"])).events == 0
+
+
+@pytest.mark.parametrize("resolved", [True, False])
+def test_a_report_beside_a_row_that_says_otherwise_stands(resolved: bool, lake: Lake, tmp_path: Path) -> None:
+    rows = [{"instance_id": f"a__b-{i}", "resolved": not resolved, "messages": [{"role": "assistant", "content": "x"}]}
+            for i in range(5)]  # fmt: skip
+    write(tmp_path / "run" / "output.jsonl", b"\n".join(map(orjson.dumps, rows)))
+    for row in rows:
+        write(tmp_path / "run" / "eval_outputs" / row["instance_id"] / "report.json", instance_report(resolved))
+    import_paths(lake, [tmp_path / "run"])
+    assert {row["resolved"] for row in fold_trajectories(EventLog(lake).read()).to_pylist()} == {resolved}
 
 
 def test_a_report_of_another_run_says_nothing(lake: Lake, tmp_path: Path) -> None:

@@ -15,13 +15,15 @@ from schemas.rejects import REJECTS
 from schemas.sources import SOURCES
 from stepwell.appending import reject_row, without_bytes
 from stepwell.event import Event, to_table
+from stepwell.gradings import WHOLE, Row, by_subject
 from stepwell.ids import sha256, storable
 from stepwell.importers.base import Imported, Rejected
 from stepwell.importers.fidelity import Fidelity
 from stepwell.importers.files import kept_of, read_head
 from stepwell.importers.growing import COLUMNS, additions
+from stepwell.importers.regraded import corrected
 from stepwell.lake import Lake
-from stepwell.log import EventLog
+from stepwell.log import EventLog, live
 from stepwell.secrets.redact import Redactor, redactions, salt_of, secret_id
 
 _MOST_BYTES = 48 << 20
@@ -81,15 +83,21 @@ class Ledger:
         self._rejects: list[dict[str, Any]] = []
         self._down: dict[str, Taken] = {}
         self._events = self._bytes = 0
-        sources = lake.read("sources", columns=["content_hash", "path", "n_rejected", "n_trajectories"]).to_pylist()
+        columns = ["content_hash", "path", "n_rejected", "n_trajectories", "recorded_at"]
+        sources = sorted(lake.read("sources", columns=columns).to_pylist(), key=lambda r: r["recorded_at"])
         self._hashes = {
             bytes.fromhex(r["content_hash"]) for r in sources if r["n_trajectories"] and not r["n_rejected"]
         }
         self._places = {_place(r["content_hash"], r["path"]) for r in sources}
+        self._latest = {r["path"]: bytes.fromhex(r["content_hash"]) for r in sources}
 
-    def know(self, content_hash: str, path: str) -> bool:
-        """Whether this content was taken in before; a path it had not then is noted."""
-        if bytes.fromhex(content_hash) not in self._hashes:
+    def know(self, content_hash: str, path: str, reported: bool = False) -> bool:
+        """Whether this content was taken in before; a path it had not then is noted.
+
+        Content that is `reported` on is new again when its path had other content, or other reports, since.
+        """
+        known = bytes.fromhex(content_hash)
+        if known not in self._hashes or (reported and self._latest.get(storable(path), known) != known):
             return False
         if _place(content_hash, path) not in self._places:
             self._places.add(_place(content_hash, path))
@@ -115,6 +123,7 @@ class Ledger:
         One with rejects is read again wherever it is met: they may be taken now, and every path has its own.
         """
         self._done.append(file)
+        self._latest[storable(file.path)] = bytes.fromhex(file.content_hash)
         if file.trajectory_ids and not file.n_rejected:
             self._hashes.add(bytes.fromhex(file.content_hash))
         self._places.add(_place(file.content_hash, file.path))
@@ -175,6 +184,7 @@ class Ledger:
     def _append_new(self, held: list[Held]) -> None:
         corpora, redacted = self._stored({h.trajectory.trajectory_id for h in held})
         salt = salt_of(self.lake) if redacted else b""
+        graded = self._graded({h.trajectory.trajectory_id for h in held if h.outcomes} & corpora.keys())
         events: list[Event] = []
         for one in held:
             stored = corpora.get(one.trajectory.trajectory_id)
@@ -187,7 +197,9 @@ class Ledger:
                 events += one.events
             else:
                 told = [replace(e, corpus=stored, caused_by=None) for e in one.outcomes]
-                events += [e for e in told if not redacted or secret_id(e.event_id, salt) not in redacted]
+                left = [e for e in told if not redacted or secret_id(e.event_id, salt) not in redacted]
+                before = graded.get((one.trajectory.trajectory_id, WHOLE))
+                events += corrected(left, before) if left and before and len(left) == len(told) else left
                 events += self._grown(one)
             one.file.corpus = one.file.corpus or stored or one.trajectory.corpus
         if events:
@@ -223,6 +235,14 @@ class Ledger:
             without = replace(held, raw=b"") if redacted else held  # its bytes may hold what was redacted
             self._refuse(without, Rejected("diverged", detail, held.offset))
         return events or []
+
+    def _graded(self, trajectory_ids: set[str]) -> dict[tuple[str, str], list[Row]]:
+        """The gradings of these trajectories in the log, by trajectory and subject."""
+        if not trajectory_ids:
+            return {}
+        columns = ["event_id", "trajectory_id", "kind", "recorded_at", "outcome", "retraction"]
+        rows = self.log.read(trajectory_ids=sorted(trajectory_ids), kinds=["outcome", "retraction"], columns=columns)
+        return by_subject(live(rows).to_pylist())
 
     def _stored(self, trajectory_ids: set[str]) -> tuple[dict[str, str], set[str]]:
         """Corpora of these trajectories in the log, _DOWN of those taken down; what stands for the ids of redacted events."""

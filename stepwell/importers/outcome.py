@@ -12,8 +12,8 @@ every folder from there down to it has a usual name (`logs`, `results`, `sb-cli-
 instance, or stands below `run_evaluation`. Of each kind the nearest counts. A report nearer to another trajectory of the same
 instance, or equally near to two (as are two records of a file that differ), says nothing of this one. Reports that agree are
 one outcome (of the most specific); otherwise every one is an outcome, aggregates first and the instance's own report last,
-numbered by `rerun` so that the last stands; when two of the same kind disagree, a last outcome says null, because nobody can
-tell which run they graded.
+numbered by `rerun` (after those of the trajectory's own file) so that the last stands; when two of the same kind disagree, a
+last outcome says null, because nobody can tell which run they graded. When reports change, what they say now stands.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from stepwell.importers.companions import AGGREGATE, INSTANCE, TRIAL, Digests, i
 from stepwell.importers.containers import Opened, open_blob
 from stepwell.importers.files import Blob, Bytes, File, Gzip, Line, first_line, read_lines
 from stepwell.importers.registry import IMPORTERS
+from stepwell.importers.regraded import CONFLICT, GRADERS
 
 Obj = dict[str, Any]
 _UP, _DOWN = 3, 6
@@ -61,7 +62,7 @@ class Finding:
     @property
     def grader(self) -> str:
         """Who graded, as far as the shape of the report tells."""
-        return {INSTANCE: "swe-bench-harness report", TRIAL: "harbor verifier"}.get(self.kind, "aggregated results")
+        return GRADERS[self.kind]
 
 
 @dataclass
@@ -282,18 +283,20 @@ def agreed(findings: list[Finding]) -> list[Finding]:
         return findings[-1:]
     last = {f.resolved for f in findings if f.kind == findings[-1].kind}
     undecided = Finding(
-        "", "conflict", None, rest={"reports": [{"path": f.path, "resolved": f.resolved} for f in findings]}
+        "", CONFLICT, None, rest={"reports": [{"path": f.path, "resolved": f.resolved} for f in findings]}
     )
     return findings if len(last) == 1 else [*findings, undecided]
 
 
-def outcome_events(findings: list[Finding], trajectory_id: str, corpus: str, caused_by: str | None) -> Iterator[Event]:
-    """Outcome events of a trajectory; none where nothing was found."""
-    for rerun, finding in enumerate(agreed(findings)):
-        conflict = finding.kind == "conflict"
+def outcome_events(
+    findings: list[Finding], trajectory_id: str, corpus: str, caused_by: str | None, first: int = 0
+) -> Iterator[Event]:
+    """Outcome events of a trajectory, numbered from `first`; none where nothing was found."""
+    for rerun, finding in enumerate(agreed(findings), first):
+        conflict = finding.kind == CONFLICT
         payload = {
             "subject": "trajectory",
-            "grader": "stepwell import" if conflict else finding.grader,
+            "grader": finding.grader,
             "rule": "conflict" if conflict else "reported" if finding.tests is None else "all",
             "resolved": finding.resolved,
             "score": finding.score,

@@ -233,7 +233,8 @@ class _Run:
             self.report.outcome += self.n
             self.ledger.companion(plain, str(path), companion, self.corpus, file.size)
             return
-        if any(self.ledger.know(joined(plain, found), str(path)) for found in findings_before(self.index, path, file)):
+        before = findings_before(self.index, path, file)
+        if any(self.ledger.know(joined(plain, found), str(path), bool(found)) for found in before):
             self.report.known += self.n
             return
         opened = open_blob(file)
@@ -242,7 +243,7 @@ class _Run:
         taken = Taken("", str(path), f"{opened.told.format}-{opened.told.version}".rstrip("-"), file.size)
         findings = self._records(path, file, opened, taken)
         taken.content_hash = joined(plain, findings)
-        if taken.trajectory_ids and self.ledger.know(taken.content_hash, str(path)):
+        if taken.trajectory_ids and self.ledger.know(taken.content_hash, str(path), bool(findings)):
             self.report.known += self.n
             return
         if taken.trajectory_ids or not taken.n_rejected:
@@ -284,9 +285,11 @@ class _Run:
         child = any(e.kind == "start" and "parent_trajectory" in e.payload for e in trajectory.events)
         findings = [] if child else self.index.lookup(path, trajectory.instance_id)
         end = next((e.event_id for e in reversed(trajectory.events) if e.kind == "end"), None)
-        outcomes = list(outcome_events(findings, trajectory.trajectory_id, trajectory.corpus, end))
+        own = [e for e in trajectory.events if e.kind == "outcome"]
+        first = max((e.payload.get("rerun", 0) + 1 for e in own if e.payload.get("subject") == "trajectory"), default=0)
+        outcomes = list(outcome_events(findings, trajectory.trajectory_id, trajectory.corpus, end, first))
         outcomes = self.redactor.events(outcomes) if self.redactor else outcomes
-        told = [*(e for e in trajectory.events if e.kind == "outcome"), *outcomes]
+        told = [*own, *outcomes]
         self.report.trajectories += 1
         self.report.steps += trajectory.n_steps
         if told:
