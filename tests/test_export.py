@@ -336,7 +336,7 @@ def test_no_damage_to_an_exported_file_stops_an_import(
 
 
 STEP = {"step_id", "timestamp", "source", "message", "extra", "observation"}
-AGENT = {"model_name", "reasoning_content", "tool_calls", "metrics", "is_copied_context"}
+AGENT = {"model_name", "reasoning_content", "tool_calls", "metrics", "is_copied_context", "llm_call_count"}
 ATIF_PYTHON = Path(os.environ.get("STEPWELL_ATIF_PYTHON") or ROOT / ".atif" / "bin" / "python")
 VALIDATE = (
     "import sys, atif; rows = [atif.Trajectory.model_validate_json(line) for line in open(sys.argv[1], 'rb')]; "
@@ -366,6 +366,7 @@ def test_atif_documents_are_as_the_specification_says(examples: Lake, tmp_path: 
             assert all(isinstance(c["arguments"], dict) for c in calls)
             answered = {r.get("source_call_id") for r in step.get("observation", {"results": []})["results"]}
             assert answered <= {c["tool_call_id"] for c in calls} | {None}
+            assert "llm_call_count" not in step or not step.keys() & {"metrics", "reasoning_content"}
     if ATIF_PYTHON.exists():
         done = subprocess.run([ATIF_PYTHON, "-c", VALIDATE, path], capture_output=True, text=True, check=False)
         assert done.stdout.split() == [str(report.written), str(n_steps)], done.stderr[-2000:]
@@ -423,6 +424,25 @@ def test_nothing_is_trained_on_that_was_said_to_a_prompt_the_row_has_not(lake: L
         "copied": [False, True, True, True, True],
         "masked": [True, True, False, True, True],
     }
+
+
+def test_other_readers_are_told_which_steps_no_model_made(lake: Lake, tmp_path: Path) -> None:
+    typed = {"actor": "human", "policy": "ann", "usage": {"tokens_out": 7, "cost_usd": 0.5}}
+    events = []
+    for e in good_repair("typed"):
+        change = {1: typed, 2: {"actor": "system", "extra": '{"is_copied_context":true}'}}.get(e.step or 0, {})
+        payload = {**e.payload, "reasoning": "so"} if change else e.payload
+        events.append(replace(e, payload=payload, **change) if e.kind == "action" else e)
+    EventLog(lake).append(events, "b")
+    (before,) = everything(lake).values()
+    export(lake, Request("atif"), path := tmp_path / "out.jsonl")
+    steps = [s for s in rows_of(path)[0]["steps"] if s["source"] == "agent"]
+    assert [s.get("llm_call_count") for s in steps] == [None, 0, None, None, None]
+    assert [s.get("is_copied_context") for s in steps] == [None, None, True, None, None]
+    assert steps[1].keys() & {"metrics", "reasoning_content", "model_name"} == set(), "0 forbids them"
+    assert steps[2]["reasoning_content"] == "so"
+    (after,) = back(path, "atif", Lake(tmp_path / "again"))
+    assert events_of(after) == events_of(before)
 
 
 @pytest.mark.parametrize("format", ["chat", "sharegpt"])

@@ -6,7 +6,8 @@ or of the system, is a step of its own, as is an attempt where nothing but attem
 of the end. Everything else stands under `extra.stepwell` of the step, the result or the document, as `stepwell.carried`
 says: columns without a place, values the place cannot hold (arguments that are no JSON object, absent text), verdicts, masks,
 labels, feedback and notices of a step, the task, outcomes and rewards of the whole. Replies of a demonstration, and those
-copied from another trajectory, are marked `is_copied_context`, which readers must not train on.
+copied from another trajectory, are marked `is_copied_context`, which readers must not train on. Steps that a person typed or
+the harness wrote have an `llm_call_count` of 0, and so neither model, reasoning nor metrics of their own.
 
 Not held: the ids of the trajectory and its events (a reader gives new ones; references between them are kept), numbers of
 steps in which nobody acted, when it was recorded. Left out: tasks nobody worked on, as ATIF has no document without
@@ -43,6 +44,8 @@ from stepwell.exporters.writing import Documents, JsonLines
 _USAGE = {"tokens_in": "prompt_tokens", "tokens_out": "completion_tokens", "cache_read": "cached_tokens"}
 _TOTALS = {"tokens_in": "total_prompt_tokens", "tokens_out": "total_completion_tokens", "cost_usd": "total_cost_usd"}
 _KINDS = frozenset((*NATIVE, *PLACELESS))
+_NO_MODEL = ("human", "system")
+"""Actors whose steps no call of a model made."""
 
 
 class Atif:
@@ -144,16 +147,22 @@ class _Document:
         payload, usage = row["payload"], row["usage"] or {}
         calls = _calls(payload["tool_calls"], parsed)
         exact = bool(calls) and _as_imported(calls) == payload["tool_calls"]
-        native = [c for c in ("text", "reasoning") if payload[c] is not None] + (["tool_calls"] if exact else [])
-        mine = flat(row, [*native, "occurred_at"], NATIVE_USAGE)
+        copied = flagged(row, "is_copied_context")
+        ours = row["actor"] not in _NO_MODEL or copied
+        places = ("text", "reasoning") if ours else ("text",)
+        native = [c for c in places if payload[c] is not None] + (["tool_calls"] if exact else [])
+        mine = flat(row, [*native, "occurred_at"], NATIVE_USAGE if ours else ())
         mine |= {"text": None} if payload["text"] is None else {}
         step = self._step(row, "agent", payload["text"], mine)
-        step |= {"model_name": row["policy"]} if row["policy"] not in (None, model) else {}
-        step |= {"reasoning_content": payload["reasoning"]} if payload["reasoning"] is not None else {}
         step |= {"tool_calls": calls} if calls else {}
-        metrics = _named(usage, _USAGE | {"cost_usd": "cost_usd"})
-        step |= {"metrics": metrics} if metrics else {}
-        step |= {"is_copied_context": True} if flagged(row, "is_copied_context") else {}
+        if ours:
+            step |= {"model_name": row["policy"]} if row["policy"] not in (None, model) else {}
+            step |= {"reasoning_content": payload["reasoning"]} if payload["reasoning"] is not None else {}
+            metrics = _named(usage, _USAGE | {"cost_usd": "cost_usd"})
+            step |= {"metrics": metrics} if metrics else {}
+            step |= {"is_copied_context": True} if copied else {}
+        else:
+            step["llm_call_count"] = 0
         self.placed.setdefault(row["step"], step["extra"][KEY])
         return step
 

@@ -24,7 +24,7 @@ from stepwell.importers.base import Builder
 from stepwell.importers.messages import Obj, pack, take_time
 
 _USAGE_TYPE = struct(USAGE)
-_FOLLOWS = ("step_id", "is_copied_context", "schema_version", "trajectory_id", "final_metrics")
+_FOLLOWS = ("step_id", "is_copied_context", "llm_call_count", "schema_version", "trajectory_id", "final_metrics")
 """What an importer keeps in `extra` that follows from the rest of an exported file."""
 
 _UNPLACED = ("action", "instruction", "retraction")
