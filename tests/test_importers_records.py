@@ -11,6 +11,7 @@ from typing import Any
 
 import format_examples_i3 as made
 import pytest
+from format_examples import r2e_gym as r2e_gym_record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from stepwell.importers import (
     intercode,
     nemo_gym,
     problems,
+    r2e_gym,
     response_items,
     tau_bench,
 )
@@ -232,6 +234,15 @@ def test_intercode_has_a_reward_a_step_and_the_best_as_its_score() -> None:
         sha256("the reference solution printed 13 anvils"),
     )
     assert extra(of("task", plain)[0])["key"] == "1"
+
+
+def test_r2e_gym_says_the_task_before_the_first_step_and_runs_what_its_shell_is_given() -> None:
+    record = r2e_gym_record()
+    rollout = one(r2e_gym, record)
+    (given,) = payloads("instruction", rollout)
+    assert (given["role"], given["content"]) == ("user", record["problem_statement"])
+    assert payloads("action", rollout)[0]["command"] == "ls /forge"
+    assert not payloads("instruction", one(r2e_gym, {k: v for k, v in record.items() if k != "problem_statement"}))
 
 
 def test_wrapped_intercode_records_are_read_and_a_broken_one_is_rejected_alone(tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def written_command(text: str | None) -> str | None:
 def _called(block: str) -> str:
     """A function block: the command of a shell function alone, else the block as it is written."""
     name, _, rest = block.removeprefix("<function=").partition(">")
-    head, found, command = rest.partition("<parameter=command>")
+    key = "<parameter=cmd>" if "<parameter=cmd>" in rest else "<parameter=command>"  # R2E-Gym's shell has `cmd`
+    head, found, command = rest.partition(key)
     if name.strip() not in ("bash", "execute_bash", "terminal") or not found or head.strip():
         return block
     command, closed, tail = command.partition("</parameter>")

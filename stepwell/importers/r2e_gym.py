@@ -2,8 +2,9 @@
 
 Kept where: each item of `trajectory_steps` is one step; `llm_exec_time` is the latency of the call, `env_exec_time` the
 duration of the command, `token_usage_prompt` and `token_usage_completion` its tokens. `problem_statement` is the statement,
-`output_patch` the submission, `exit_reason` the exit status. `reward` is the outcome's score: 1 is resolved, 0 is not,
-anything between says neither; `test_output` stays with the outcome.
+`output_patch` the submission, `exit_reason` the exit status. The statement is, since the prompt around it is not in the
+source, the one instruction. `reward` is the outcome's score: 1 is resolved, 0 is not, anything between says neither;
+`test_output` stays with the outcome.
 
 In `extra`: everything else. Not in the format: cost, timestamps, token ids, the prompts themselves.
 """
@@ -69,9 +70,10 @@ def _read(rest: Obj, source: SourceFile) -> Imported:
     image = take_text(rest, "docker_image")
     instance = take_text(rest, "instance_id") or image
     builder = Builder.of(source, R2eGym.name, instance, "R2E-Gym")
+    statement = take_text(rest, "problem_statement")
     builder.task(
         instance,
-        take_text(rest, "problem_statement"),
+        statement,
         tests_hash=seal.tests_hash,
         solution_hash=seal.solution_hash,
         compared=seal.compared,
@@ -80,6 +82,8 @@ def _read(rest: Obj, source: SourceFile) -> Imported:
         {"task_id": instance, "model": model, "environment": image, "run_id": take_text(rest, "exp_name")},
         {"agent_args": args} if args else None,
     )
+    if statement is not None:
+        builder.instruction(0, "user", statement, False, {"not_in_source": "the prompt around the statement"})
     for step in steps:
         _step(builder, dict(step), model)
     reward = take_float(rest, "reward")
