@@ -223,12 +223,14 @@ def test_rows_take_the_report_of_their_own_run(lake: Lake, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("rewards", "exception", "resolved", "score"),
     [({"reward": 1.0}, None, True, 1.0), ({"reward": 0}, None, False, 0.0), ({"a": 0.5}, None, None, 0.5),
-     ({"reward": 1.0}, {"exception_type": "AgentTimeoutError"}, None, 1.0), ({}, None, None, None)],
+     ({"reward": 1.0}, {"exception_type": "AgentTimeoutError"}, None, 1.0), ({}, None, None, None),
+     (None, {"exception_type": "AgentSetupTimeoutError"}, None, None)],
 )  # fmt: skip
 def test_a_trial_of_harbor_grades_its_trajectory_alone(
     rewards: Any, exception: Any, resolved: bool | None, score: float | None, lake: Lake, tmp_path: Path
 ) -> None:
-    told = {"task_name": "anvil", "trial_name": "anvil__1", "verifier_result": {"rewards": rewards}}
+    verified = None if rewards is None else {"rewards": rewards}
+    told = {"task_name": "anvil", "trial_name": "anvil__1", "verifier_result": verified}
     write(tmp_path / "job" / "anvil__1" / "result.json", {**told, "exception_info": exception})
     write(tmp_path / "job" / "anvil__1" / "agent" / "trajectory.json", atif())
     write(tmp_path / "job" / "anvil__2" / "agent" / "trajectory.json", {**atif(), "trajectory_id": "other"})

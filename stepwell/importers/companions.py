@@ -30,7 +30,8 @@ def classify(document: Any, keyed: bool = True) -> str:
     """Kind of companion file a parsed object is, or nothing; `keyed` allows one report a key."""
     if not isinstance(document, dict) or any(k in document for k in ("trajectory", "messages", "history", "steps")):
         return ""
-    if isinstance(document.get("verifier_result"), dict) and ("trial_name" in document or "task_name" in document):
+    verified = document.get("verifier_result", ())  # null in a trial that broke off before it was verified
+    if isinstance(verified, dict | None) and ("trial_name" in document or "task_name" in document):
         return TRIAL
     scalar = not any(isinstance(v, dict | list) for k, v in document.items() if k != "tests_status")
     if (
