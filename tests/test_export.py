@@ -52,7 +52,7 @@ from stepwell.rendering import Renderer
 ROOT = Path(__file__).parent.parent
 RULE = "srft@1(critic=judge@1,mask=mistake,resolved=full)"
 Obj = dict[str, Any]
-ROUND_TRIPS = [("atif", ".jsonl"), ("chat", ".jsonl"), ("chat", ".parquet"), ("sharegpt", ".jsonl")]
+ROUND_TRIPS = [("atif", ".jsonl"), ("chat", ".jsonl"), ("chat", ".parquet"), ("sharegpt", ".jsonl"), ("sharegpt", ".parquet")]
 
 
 @pytest.fixture(scope="module")
@@ -463,6 +463,21 @@ def test_what_is_in_no_loss_comes_back_as_such(format: str, lake: Lake, tmp_path
 def retraction(trajectory_id: str, target: str | None, action: str) -> Event:
     payload = {"target_event": target, "action": action, "reason": "asked for"}
     return Event("retraction", trajectory_id, "demo", "human", payload)
+
+
+@pytest.mark.parametrize("format", ["chat", "sharegpt"])
+def test_parquet_of_rows_that_differ_in_columns_is_loaded_by_datasets(format: str, lake: Lake, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    plain = [{"messages": [{"role": "user", "content": f"{i} " + "x" * 20_000}, {"role": "assistant", "content": "ok"}]}
+             for i in range(600)]  # fmt: skip
+    call = {"id": "c1", "type": "function", "function": {"name": "bash", "arguments": "{}"}}
+    calling = {"resolved": True, "messages": [{"role": "assistant", "content": "", "tool_calls": [call]}]}
+    for name, rows in (("a", plain), ("b", [calling])):
+        (tmp_path / f"{name}.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+        import_paths(lake, [tmp_path / f"{name}.jsonl"], name)
+    export(lake, Request(format), path := tmp_path / "out.parquet")
+    loaded = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert [loaded[i]["resolved"] for i in (0, 600)] == [None, True]
 
 
 @pytest.mark.parametrize("format", ["atif", "chat", "sharegpt"])

@@ -5,6 +5,9 @@ model, the run, whether it is resolved, the exit status, the submission. `train`
 all that may be, or of these the ones whose mask by the rule named has a weight above 0. A trainer that does not know it
 trains on everything; Stepwell reads a false one as a mask of the source, under which no dataset learns the reply.
 
+JSON lines leave out what a row has not. The library `datasets` takes the columns of JSON lines from the first 10 MB and
+refuses a row that has more, or less: give it the Parquet file, where every row has all of them.
+
 Not held: ids of events, verdicts and masks themselves, usage, times, exit codes and raw output, who spoke beyond the role
 (an absent one is `user`), replies the model was never shown again, labels, feedback and notices, all but the last grading;
 keys of a tool call besides id, name and arguments; whether a text is absent or empty; where steps call with the same id,
@@ -33,13 +36,12 @@ _MESSAGE = pa.struct(
         "reasoning_content": _S, "is_demo": _B,
     }
 )  # fmt: skip
-SCHEMA = pa.schema(
-    {
-        "stepwell_trajectory": _S, "corpus": _S, "instance_id": _S, "problem_statement": _S, "repo": _S, "base_commit": _S,
-        "run_id": _S, "agent": _S, "model": _S, "resolved": _B, "exit_status": _S, "model_patch": _S, "tools": _S,
-        "messages": pa.list_(_MESSAGE),
-    }
-)  # fmt: skip
+ABOUT = {
+    "stepwell_trajectory": _S, "corpus": _S, "instance_id": _S, "problem_statement": _S, "repo": _S, "base_commit": _S,
+    "run_id": _S, "agent": _S, "model": _S, "resolved": _B, "exit_status": _S, "model_patch": _S, "tools": _S,
+}  # fmt: skip
+"""Columns of what a row says of its trajectory."""
+SCHEMA = pa.schema(ABOUT | {"messages": pa.list_(_MESSAGE)})
 """Columns of the Parquet file."""
 
 

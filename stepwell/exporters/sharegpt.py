@@ -1,4 +1,4 @@
-"""ShareGPT conversations: JSON lines of `conversations` (`from`, `value`, `train`), `system` and `tools`.
+"""ShareGPT conversations: JSON, JSON lines or Parquet of `conversations` (`from`, `value`, `train`), `system` and `tools`.
 
 Held: the conversation in its order; system messages before all others are `system`, replies `gpt`, answers `observation` or
 `human`. Tool calls are written into the reply's text as `<function=NAME>` blocks with a `<parameter=KEY>` an argument, as the
@@ -6,22 +6,32 @@ Agent Data Protocol writes them, since the format has no place for calls. `train
 
 Not held: what the chat export does not hold, and besides: tool calls apart from the text, their ids and which answer is
 whose, thoughts and reasoning, roles besides these, what is a demonstration (its replies are not trained on). Left out: as
-there.
+there. What is said there of JSON lines and the library `datasets` holds here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import orjson
+import pyarrow as pa
 
 from stepwell.exporters.base import LeftOut, Make, Obj, OpenSink, Options, Trajectory, loaded
+from stepwell.exporters.chat import ABOUT
 from stepwell.exporters.messages import KINDS, about, conversation
-from stepwell.exporters.writing import JsonLines, JsonList
+from stepwell.exporters.writing import JsonLines, JsonList, ParquetRows
 
 _FROM = {"assistant": "gpt", "system": "system", "tool": "observation"}
+_TURN = pa.struct({"from": pa.string(), "value": pa.string(), "train": pa.bool_()})
+SCHEMA = pa.schema(ABOUT | {"system": pa.string(), "conversations": pa.list_(_TURN)})
+"""Columns of the Parquet file."""
+
+
+def _parquet(path: Path, options: Options) -> ParquetRows:
+    return ParquetRows(path, SCHEMA)
 
 
 class ShareGpt:
@@ -39,7 +49,7 @@ class ShareGpt:
         "end": ("exit_status", "submission"),
         "outcome": ("resolved",),
     }
-    sinks: Mapping[str, OpenSink] = {".jsonl": JsonLines, ".json": JsonList}
+    sinks: Mapping[str, OpenSink] = {".jsonl": JsonLines, ".json": JsonList, ".parquet": _parquet}
 
     def make(self, options: Options) -> Make:
         """Conversations with the flags of the mask rule, or of all replies that may be trained on."""

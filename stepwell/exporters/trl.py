@@ -4,7 +4,8 @@
 and `rejected_ids`, which its collator takes; `prompt-completion` has `prompt` and `completion` as messages (SFTTrainer with
 `completion_only_loss`), `prompts` has `prompt` with what a reward function needs to run the tests: `group_id`, `reference`
 (JSON) and the `rewards` recorded (GRPOTrainer). Messages have role and content, tool calls with arguments as JSON strings;
-`tools` is a JSON string. With every row stand its `row_id`, `trajectory_id`, `task_id` and `split`.
+`tools` is a JSON string. With every row stand its `row_id`, `trajectory_id`, `task_id` and `split`. What `chat` says of JSON
+lines and the library `datasets` holds here: give it Parquet.
 
 Held: the messages, or the tokens as sealed. Trainers that are given messages make the tokens themselves, with their own idea of
 what a template's line ends are; `preference-tokens`, `tokens` and its siblings are exact. Not held: steps, events, agents (`hf`
