@@ -349,6 +349,18 @@ def test_of_several_evaluations_the_last_that_decides_stands() -> None:
         assert (row["resolved"], row["grader"]) == (True, "e1")
 
 
+def test_an_import_counts_the_outcome_that_stands(tmp_path: Path) -> None:
+    scored = {"includes": {"value": "C"}, "style": {"value": 0.5}}
+    sample = {"id": 1, "epoch": 1, "input": "do", "messages": [{"role": "assistant", "content": "x"}], "scores": scored}
+    log = {"version": 2, "status": "success", "eval": {"task": "t", "model": "m"}, "samples": [sample]}
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    lake = Lake(tmp_path / "lake")
+    report = import_paths(lake, [tmp_path / "log.json"])
+    refresh(lake)
+    assert (report.resolved, report.unresolved) == (1, 0)
+    assert lake.read("trajectories").column("resolved").to_pylist() == [True]
+
+
 def test_lightning_attempts_rewards_and_usage() -> None:
     one, other = read("agent-lightning", made.lightning_events())
     assert (one.n_steps, other.n_steps) == (2, 0)

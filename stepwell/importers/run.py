@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Protocol
 
 from stepwell.errors import BadInput, UnknownName, UsageError
+from stepwell.event import Event
+from stepwell.gradings import WHOLE
 from stepwell.ids import storable, unfit_corpus
 from stepwell.importers.base import Imported, Rejected, SourceFile
 from stepwell.importers.containers import Opened, Piece, open_blob
@@ -165,6 +167,10 @@ def _take_back(report: ImportReport, refused: Sequence[tuple[Held, str]]) -> Non
     report.imported, report.rejected = report.imported - empty, report.rejected + empty
 
 
+def _run_of(outcome: Event) -> int:
+    return outcome.payload.get("rerun") or 0
+
+
 @dataclass
 class _Run:
     """The files of one root, one after the other."""
@@ -285,11 +291,11 @@ class _Run:
         child = any(e.kind == "start" and "parent_trajectory" in e.payload for e in trajectory.events)
         findings = [] if child else self.index.lookup(path, trajectory.instance_id)
         end = next((e.event_id for e in reversed(trajectory.events) if e.kind == "end"), None)
-        own = [e for e in trajectory.events if e.kind == "outcome"]
-        first = max((e.payload.get("rerun", 0) + 1 for e in own if e.payload.get("subject") == "trajectory"), default=0)
+        own = [e for e in trajectory.events if e.kind == "outcome" and e.payload.get("subject", WHOLE) == WHOLE]
+        first = max((_run_of(e) + 1 for e in own), default=0)
         outcomes = list(outcome_events(findings, trajectory.trajectory_id, trajectory.corpus, end, first))
         outcomes = self.redactor.events(outcomes) if self.redactor else outcomes
-        told = [*own, *outcomes]
+        told = sorted([*own, *outcomes], key=_run_of)
         self.report.trajectories += 1
         self.report.steps += trajectory.n_steps
         if told:
