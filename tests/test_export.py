@@ -52,7 +52,13 @@ from stepwell.rendering import Renderer
 ROOT = Path(__file__).parent.parent
 RULE = "srft@1(critic=judge@1,mask=mistake,resolved=full)"
 Obj = dict[str, Any]
-ROUND_TRIPS = [("atif", ".jsonl"), ("chat", ".jsonl"), ("chat", ".parquet"), ("sharegpt", ".jsonl"), ("sharegpt", ".parquet")]
+ROUND_TRIPS = [
+    ("atif", ".jsonl"),
+    ("chat", ".jsonl"),
+    ("chat", ".parquet"),
+    ("sharegpt", ".jsonl"),
+    ("sharegpt", ".parquet"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -180,6 +180,23 @@ def test_a_report_that_comes_later_adds_the_outcome_only(lake: Lake, tmp_path: P
     assert accounted(import_paths(lake, [tmp_path / "run"])).known == 1
 
 
+@pytest.mark.parametrize("harness", ["harbor", "stem"])
+def test_a_report_that_comes_later_is_joined_to_a_document_that_names_no_task(
+    harness: str, lake: Lake, tmp_path: Path
+) -> None:
+    trial = {"task_name": "anvil", "trial_name": "anvil__1", "verifier_result": {"rewards": {"reward": 1.0}}}
+    mini = {k: v for k, v in mini_1("a__b-1").items() if k != "instance_id"}
+    written: dict[str, list[tuple[str, Any]]] = {
+        "harbor": [("anvil__1/agent/trajectory.json", atif()), ("anvil__1/result.json", trial)],
+        "stem": [("a__b-1/a__b-1.traj.json", mini), ("logs/a__b-1/report.json", {"a__b-1": instance_report(True)})],
+    }
+    for path, document in written[harness]:
+        write(tmp_path / "run" / path, document)
+        report = accounted(import_paths(lake, [tmp_path / "run"]))
+    assert (report.imported, report.known, report.resolved) == (1, 0, 1)
+    assert [r["outcome"]["resolved"] for r in EventLog(lake).read(kinds=["outcome"]).to_pylist()] == [True]
+
+
 A = "acme__anvil-1"
 AGGREGATES: list[tuple[str, Any, list[bool | None]]] = [
     ("results/results.json", {"resolved": [A], "no_logs": []}, [True]),
@@ -230,15 +247,22 @@ def test_a_trial_of_harbor_grades_its_trajectory_alone(
     rewards: Any, exception: Any, resolved: bool | None, score: float | None, lake: Lake, tmp_path: Path
 ) -> None:
     verified = None if rewards is None else {"rewards": rewards}
-    told = {"task_name": "anvil", "trial_name": "anvil__1", "verifier_result": verified}
-    write(tmp_path / "job" / "anvil__1" / "result.json", {**told, "exception_info": exception})
+    told_by_trial = {"task_name": "anvil", "trial_name": "anvil__1", "verifier_result": verified}
+    write(tmp_path / "job" / "anvil__1" / "result.json", {**told_by_trial, "exception_info": exception})
     write(tmp_path / "job" / "anvil__1" / "agent" / "trajectory.json", atif())
     write(tmp_path / "job" / "anvil__2" / "agent" / "trajectory.json", {**atif(), "trajectory_id": "other"})
     report = accounted(import_paths(lake, [tmp_path / "job"]))
     assert (report.trajectories, report.outcome) == (4, 1)
     (outcome,) = EventLog(lake).read(kinds=["outcome"]).to_pylist()
     assert (outcome["outcome"]["resolved"], outcome["outcome"]["score"]) == (resolved, score)
+    told = {r["trajectory_id"]: r["task_id"] for r in fold_trajectories(EventLog(lake).read()).to_pylist()}
+    assert [task for name, task in told.items() if task or name == outcome["trajectory_id"]] == ["anvil"]
     assert accounted(import_paths(lake, [tmp_path / "job"])).known == 2
+    (tmp_path / "job" / "anvil__1" / "result.json").unlink()
+    again = Lake(tmp_path / "again")
+    import_paths(again, [tmp_path / "job"])
+    write(tmp_path / "job" / "anvil__1" / "result.json", {**told_by_trial, "exception_info": exception})
+    assert import_paths(again, [tmp_path / "job"]).events == 2, "the task and the outcome, when the trial ends later"
 
 
 def test_exit_status_is_never_success(lake: Lake, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ subagent is a trajectory of its own, with this one as its parent.
 What Stepwell exported under `extra.stepwell` is put back: columns, verdicts, masks, labels, feedback, outcomes.
 
 In `extra`: token ids, logprobs, everything else under `extra`, references, content parts, whatever is not of the specification.
-Not in the format: the task id, exit codes, latency; the outcome stands in Harbor's `result.json` beside it.
+Not in the format: exit codes, latency; the task id and the outcome stand in Harbor's `result.json` beside it.
 """
 
 from __future__ import annotations

@@ -35,6 +35,9 @@ def findings_before(index: OutcomeIndex, path: Path, file: File) -> Iterator[lis
         stream.seek(max(0, file.size - 4096))
         shown = [name for part in (head, stream.read(4096)) for name in sorted(ids_in(Bytes(part)))]
     names = dict.fromkeys([*shown, stem(path), path.parent.name])
-    yield next((found for found in (index.lookup(path, name) for name in names) if found), [])
+    one = next((found for found in (index.lookup(path, name) for name in names) if found), [])
+    yield one
     if path.suffix in (".jsonl", ".ndjson", ".json"):
-        yield [finding for name in sorted(ids_in(file)) for finding in index.lookup(path, name)]
+        many = [finding for name in sorted(ids_in(file)) for finding in index.lookup(path, name)]
+        if many or not one:  # else it was read without a report, and is not known with the one that came
+            yield many

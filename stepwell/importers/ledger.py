@@ -57,14 +57,15 @@ class Held:
 
     file: Taken
     trajectory: Imported
-    outcomes: list[Event]
+    reported: list[Event]
+    """What reports say of it: outcomes, and the task that its own file does not name."""
     raw: bytes | None
     offset: int
 
     @property
     def events(self) -> list[Event]:
         """All its events."""
-        return [*self.trajectory.events, *self.outcomes]
+        return [*self.trajectory.events, *self.reported]
 
 
 class Ledger:
@@ -184,7 +185,7 @@ class Ledger:
     def _append_new(self, held: list[Held]) -> None:
         corpora, redacted = self._stored({h.trajectory.trajectory_id for h in held})
         salt = salt_of(self.lake) if redacted else b""
-        graded = self._graded({h.trajectory.trajectory_id for h in held if h.outcomes} & corpora.keys())
+        graded = self._graded({h.trajectory.trajectory_id for h in held if h.reported} & corpora.keys())
         events: list[Event] = []
         for one in held:
             stored = corpora.get(one.trajectory.trajectory_id)
@@ -196,7 +197,7 @@ class Ledger:
                 corpora[one.trajectory.trajectory_id] = one.trajectory.corpus
                 events += one.events
             else:
-                told = [replace(e, corpus=stored, caused_by=None) for e in one.outcomes]
+                told = [replace(e, corpus=stored, caused_by=None) for e in one.reported]
                 left = [e for e in told if not redacted or secret_id(e.event_id, salt) not in redacted]
                 before = graded.get((one.trajectory.trajectory_id, WHOLE))
                 events += corrected(left, before) if left and before and len(left) == len(told) else left

@@ -4,7 +4,8 @@ Read are: a report per instance (`{"resolved": bool, "tests_status": ...}`, in a
 instance id), and aggregates: sb-cli and SWE-bench harness (`resolved_ids`, `unresolved_ids`, `error_ids`, `empty_patch_ids`),
 SWE-smith (`ids_resolved`, `ids_unresolved`), SWE-bench experiments (`resolved` list). An id that a file does not list has no
 outcome from it; an exit status is never one. Predictions and validation reports are known as companions, without an outcome.
-A trial of Harbor (`result.json` with `verifier_result`) grades the trajectories in its folder and in `agent` below it: reward
+A trial of Harbor (`result.json` with `verifier_result`) says which task the trajectories in its folder and in `agent` below it
+are of, where they name none (ATIF has no place for it), and grades them: reward
 1 is resolved, 0 is not, any other says neither, as does one beside a recorded exception, which may make it invalid, and none.
 
 The rule: from the folder of the trajectory walk up at most 3 parents inside the import root; a report counts at a parent when
@@ -31,6 +32,7 @@ import pyarrow.parquet as pq
 from stepwell.errors import BadInput
 from stepwell.event import Event
 from stepwell.ids import storable
+from stepwell.importers.base import Imported
 from stepwell.importers.companions import AGGREGATE, INSTANCE, TRIAL, Digests, ids_in, is_ids, read_companion
 from stepwell.importers.containers import Opened, open_blob
 from stepwell.importers.files import Blob, Bytes, File, Gzip, Line, first_line, read_lines
@@ -314,3 +316,11 @@ def outcome_events(
             caused_by=caused_by,
             extra=orjson.dumps(extra).decode(),
         )
+
+
+def task_events(findings: list[Finding], trajectory: Imported) -> list[Event]:
+    """The task that a trial names, for a trajectory whose own file names none and grows no more."""
+    named = next((f.rest["task_name"] for f in findings if isinstance(f.rest.get("task_name"), str)), None)
+    if named is None or trajectory.n_records is not None or any(e.kind == "task" for e in trajectory.events):
+        return []
+    return [Event("task", trajectory.trajectory_id, trajectory.corpus, "system", {"task_id": named})]

@@ -24,18 +24,19 @@ GRADERS = {
 _SAID = ("grader", "rule", "resolved", "score", "tests")
 
 
-def corrected(told: list[Event], gradings: Sequence[Row]) -> list[Event]:
-    """Outcomes as reports tell them now, so numbered that the last one stands among the gradings in the log.
+def corrected(reported: list[Event], gradings: Sequence[Row]) -> list[Event]:
+    """What reports tell now, its outcomes so numbered that the last one stands among the gradings in the log.
 
     What reports said before is corrected under its number; what stands by another grader stays as it is.
     """
-    last = standing(gradings)
+    last, told = standing(gradings), [e for e in reported if e.kind == "outcome"]
     if last["grader"] not in GRADERS.values() or _said(last) == _said(told[-1].payload):
-        return told
+        return reported
     more = max(0, (last["rerun"] or 0) - told[-1].payload["rerun"])
     told = [replace(e, payload={**e.payload, "rerun": e.payload["rerun"] + more}) for e in told]
     again = any(told[-1].event_id == g["event_id"] for g in gradings)  # said once, then otherwise, and now again
-    return [*told[:-1], replace(told[-1], discriminator=last["event_id"])] if again else told
+    told = [*told[:-1], replace(told[-1], discriminator=last["event_id"])] if again else told
+    return [*(e for e in reported if e.kind != "outcome"), *told]
 
 
 def _said(grading: Row) -> bytes:

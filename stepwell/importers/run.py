@@ -29,7 +29,7 @@ from stepwell.importers.fidelity import Fidelity
 from stepwell.importers.files import File, Root, corpus_of, read_head, roots_of
 from stepwell.importers.identity import findings_before, joined
 from stepwell.importers.ledger import Held, Ledger, Taken
-from stepwell.importers.outcome import Finding, OutcomeIndex, outcome_events, stem
+from stepwell.importers.outcome import Finding, OutcomeIndex, outcome_events, stem, task_events
 from stepwell.importers.parted import PARTED, Joined, conversation
 from stepwell.importers.registry import IMPORTERS
 from stepwell.importers.sniff import UNREAD, Sniffed
@@ -293,9 +293,12 @@ class _Run:
         end = next((e.event_id for e in reversed(trajectory.events) if e.kind == "end"), None)
         own = [e for e in trajectory.events if e.kind == "outcome" and e.payload.get("subject", WHOLE) == WHOLE]
         first = max((_run_of(e) + 1 for e in own), default=0)
-        outcomes = list(outcome_events(findings, trajectory.trajectory_id, trajectory.corpus, end, first))
-        outcomes = self.redactor.events(outcomes) if self.redactor else outcomes
-        told = sorted([*own, *outcomes], key=_run_of)
+        reported = [
+            *task_events(findings, trajectory),
+            *outcome_events(findings, trajectory.trajectory_id, trajectory.corpus, end, first),
+        ]
+        reported = self.redactor.events(reported) if self.redactor else reported
+        told = sorted([*own, *(e for e in reported if e.kind == "outcome")], key=_run_of)
         self.report.trajectories += 1
         self.report.steps += trajectory.n_steps
         if told:
@@ -304,7 +307,7 @@ class _Run:
             self.report.unresolved += resolved is False
         if findings:
             taken.outcome_path = findings[-1].path
-        self.ledger.hold(Held(taken, trajectory, outcomes, piece.raw, piece.offset))
+        self.ledger.hold(Held(taken, trajectory, reported, piece.raw, piece.offset))
         return findings
 
     def _told(self, told: Sniffed) -> Sniffed:
