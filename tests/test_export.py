@@ -451,6 +451,14 @@ def test_other_readers_are_told_which_steps_no_model_made(lake: Lake, tmp_path: 
     assert events_of(after) == events_of(before)
 
 
+def test_masks_of_the_source_go_with_those_of_the_rule_named(lake: Lake, tmp_path: Path) -> None:
+    own = {"mask_rule": "nemo-gym mask_sample", "weight": 0.0, "reason": "mask_sample"}
+    EventLog(lake).append([*judged("t1"), Event("mask", "t1", "demo", "system", own, step=3)], "b")
+    export(lake, Request("atif", mask_rule=RULE), path := tmp_path / "out.jsonl")
+    (again,) = back(path, "atif", Lake(tmp_path / "again"))
+    assert {m["payload"]["mask_rule"] for m in again.of("mask")} == {RULE, "nemo-gym mask_sample"}
+
+
 @pytest.mark.parametrize("format", ["chat", "sharegpt"])
 def test_what_is_in_no_loss_comes_back_as_such(format: str, lake: Lake, tmp_path: Path) -> None:
     events = [replace(e, actor="human") if e.kind == "action" and e.step == 1 else e for e in good_repair("typed")]

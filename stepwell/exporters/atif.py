@@ -61,7 +61,7 @@ class Atif:
     sinks: Mapping[str, OpenSink] = {".jsonl": JsonLines, "": Documents}
 
     def make(self, options: Options) -> Make:
-        """Documents with the masks of the rule named, or of all rules."""
+        """Documents with the masks of their source, and of the rule named or of all rules."""
         return partial(document, mask_rule=options.mask_rule)
 
 
@@ -69,11 +69,12 @@ EXPORTER = Atif()
 
 
 def document(trajectory: Trajectory, mask_rule: str | None = None) -> Obj | LeftOut:
-    """A trajectory -> its ATIF document, with the masks of one rule or of all."""
+    """A trajectory -> its ATIF document, with the masks of its source, and those of one rule or of all."""
     if not any(trajectory.of(kind) for kind in ("instruction", "action", "attempt")):
         return LeftOut("nobody said anything: ATIF has no document without steps")
     if mask_rule is not None:
-        masks = [m for m in trajectory.of("mask") if m["payload"]["mask_rule"] == mask_rule]
+        own = [m for m in trajectory.of("mask") if m["policy"] is None and m["payload"]["weight"] == 0]
+        masks = [m for m in trajectory.of("mask") if m in own or m["payload"]["mask_rule"] == mask_rule]
         trajectory = replace(trajectory, events={**trajectory.events, "mask": masks})
     try:
         made = _Document(trajectory).whole(parsed=True)
