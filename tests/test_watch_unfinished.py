@@ -63,6 +63,35 @@ def test_a_run_that_was_killed_is_read_when_it_has_been_silent_for_long_or_the_w
     assert folder.due(SILENCE + 1.0).whole == folder.due(1.0, last=True).whole == [path]
 
 
+SDK = [
+    {"id": f"e{i}", "timestamp": f"2026-01-01T00:00:0{i}", "source": "agent", "kind": "MessageEvent",
+     "llm_message": {"role": "assistant", "content": [{"type": "text", "text": f"Said {i}."}]}}
+    for i in range(4)
+]  # fmt: skip
+LIGHTNING = [
+    {"rollout_id": "ro-1", "attempt_id": "at-1", "event_type": "reward", "timestamp": i, "data": {"value": float(i)}}
+    for i in range(4)
+]
+
+
+@pytest.mark.parametrize("records", [SDK, LIGHTNING])
+def test_lines_that_name_no_session_are_read_when_they_fall_silent(
+    lake: Lake, tmp_path: Path, records: list[Obj]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    told, watch = [json.dumps(r) + "\n" for r in records], Watch(lake, folder, settle=0.02)
+    for n in range(len(told)):
+        (folder / "events.jsonl").write_text("".join(told[: n + 1]) + told[n][:9] * (n < 3))
+        watch._pass()
+        time.sleep(0.05)
+        watch._pass()
+    assert lake.version("events") is None
+    watch.once()
+    assert len(lake.read("trajectories")) == 1
+    assert import_paths(lake, [folder]).events == 0
+
+
 def test_a_watch_makes_one_trajectory_of_all_states(lake: Lake, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

@@ -56,6 +56,10 @@ class AgentLightning:
         "token ids": "where the server gave them",
     }
 
+    def goes_on(self, record: Obj) -> bool:
+        """Whether more records may follow one, and each state of the file would be trajectories of its own."""
+        return "rollout_id" in record
+
     def read(self, data: Any, source: SourceFile) -> Iterator[Imported | Rejected]:
         """All records of a file -> a trajectory an attempt; a record without a rollout is rejected."""
         groups: dict[tuple[str, str], list[Obj]] = {}

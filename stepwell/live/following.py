@@ -1,8 +1,9 @@
 """Which files of a folder are to be read now, and how much of each; what they hold is told by the import.
 
 A file of JSON lines is read up to its last newline whenever it has changed, and as a whole once it has been quiet; any other
-file only once it has been quiet, because half of it is nothing. A document that its harness writes anew after every step, and
-that says its run goes on, is read when the run is over or has been silent for long: each state would be a trajectory.
+file only once it has been quiet, because half of it is nothing. What says that its run goes on (a document that its harness
+writes anew after every step, the lines of a run that has no id) is read when the run is over or has been silent for long: each
+state would be a trajectory.
 
 The listing of the folder decides, not notifications, which can be missed and do not exist everywhere: so a file that was
 renamed, replaced, cut off or deleted is simply what is there now. Does not belong here: waiting (`watching`), reading.
@@ -24,7 +25,7 @@ LINES, DOCUMENTS = (".jsonl", ".ndjson"), (".json", ".traj")
 PATIENCE = 10
 """Times the quiet time after which what is no whole document, or no whole last line, is taken as it is, and rejected."""
 SILENCE = 300
-"""Times the quiet time after which the document of a run that goes on is taken as it is: the run was killed."""
+"""Times the quiet time after which the file of a run that goes on is taken as it is: the run was killed, or says no end."""
 _SHARE = 4
 """A growing file is left alone for so many times as long as reading it took: it is read as a whole each time."""
 
@@ -79,7 +80,7 @@ class Folder:
             try:
                 if last or quiet >= self.settle:
                     self._settled(found, path, file, quiet, last)
-                elif file.lines and now >= file.not_before and self.root.inside(path):
+                elif file.lines and now >= file.not_before and self.root.inside(path) and not self._goes_on(path, file):
                     self._growing(found, path, file)
             except (OSError, BadInput):
                 continue  # gone or replaced since it was listed: the next listing tells
@@ -90,17 +91,19 @@ class Folder:
         if not self.root.inside(path) or not path.is_file():
             found.whole.append(path)  # the import says why it is not read
         elif (last or quiet < PATIENCE * self.settle) and file.lines and not parses(path, whole_lines(path, size)):
-            self._growing(found, path, file)
-        elif path.suffix not in DOCUMENTS or not self._is_awaited(path, file, quiet, last):
+            if last or not self._goes_on(path, file):
+                self._growing(found, path, file)
+        elif not (file.lines or path.suffix in DOCUMENTS) or not self._is_awaited(path, file, quiet, last):
             found.whole.append(path)
 
     def _is_awaited(self, path: Path, file: Followed, quiet: float, last: bool) -> bool:
-        """Whether more is to come of a document: it is no whole one, or says that its run goes on."""
-        if (last or quiet < PATIENCE * self.settle) and not parses(path, 0):
+        """Whether more is to come of a file: it is no whole document, or says that its run goes on."""
+        if not file.lines and (last or quiet < PATIENCE * self.settle) and not parses(path, 0):
             return True
-        if last or quiet >= SILENCE * self.settle:
-            return False
-        if file.unfinished != file.seen and goes_on(path):
+        return not last and quiet < SILENCE * self.settle and self._goes_on(path, file)
+
+    def _goes_on(self, path: Path, file: Followed) -> bool:
+        if file.unfinished != file.seen and goes_on(path, file.lines):
             file.unfinished = file.seen
         return file.unfinished == file.seen
 

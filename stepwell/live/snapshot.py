@@ -17,7 +17,7 @@ from stepwell.importers.files import File
 from stepwell.importers.registry import IMPORTERS
 from stepwell.importers.sniff import recognise
 
-_CHUNK = 1 << 20
+_CHUNK, _MOST = 1 << 20, (64 << 20) + 1
 
 
 class Begun(File):
@@ -79,18 +79,23 @@ def parses(path: Path, begin: int) -> bool:
     return True
 
 
-def goes_on(path: Path) -> bool:
-    """Whether a document says that the run which writes it is not over. Raises OSError."""
+def goes_on(path: Path, lines: bool) -> bool:
+    """Whether a document, or the first of JSON lines, says that the run which writes it is not over. Raises OSError."""
     try:
-        document = _value(path, 0)
+        document = _first_line(path) if lines else _value(path, 0)
     except orjson.JSONDecodeError:
         return False
     importer = IMPORTERS.get(recognise(document).format)
     return isinstance(document, dict) and isinstance(importer, Unfinished) and importer.goes_on(document)
 
 
+def _first_line(path: Path) -> Any:
+    with path.open("rb") as stream:
+        return orjson.loads(stream.readline(_MOST))
+
+
 def _value(path: Path, begin: int) -> Any:
     with path.open("rb") as stream:
         stream.seek(begin)
-        data = stream.read((64 << 20) + 1)
+        data = stream.read(_MOST)
     return orjson.loads(data) if data.strip() else None
