@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from stepwell.data_settings import (
     Curate,
@@ -205,10 +206,29 @@ def load(path: str | Path) -> Recipe:
     try:
         return Recipe.model_validate({"name": file.stem, **settings})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {_told(e)} (got {e['input']!r})" for e in error.errors())
         raise RecipeError(
             f"recipe {str(file)!r}: {problems}. See stepwell/recipe.py and stepwell/settings.py for what is allowed."
         ) from error
+
+
+def _told(problem: Any) -> str:
+    """What is wrong with a setting; of one that is not declared, which are declared there."""
+    if problem["type"] != "extra_forbidden":
+        return str(problem["msg"])
+    part: type[BaseModel] = Recipe
+    for key in problem["loc"][:-1]:
+        if isinstance(key, str) and key in part.model_fields:
+            part = next(_parts(part.model_fields[key].annotation), part)
+    return f"no setting; allowed: {', '.join(sorted(part.model_fields))}"
+
+
+def _parts(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that a setting can be, found inside optional ones and lists."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _parts(inner)
 
 
 def names(folder: Path = RECIPES) -> list[str]:

@@ -37,6 +37,15 @@ def test_errors_list_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("train: {epochs: many}\ncolour: red\n")
     with pytest.raises(RecipeError, match=r"train\.epochs.*'many'.*colour"):
         recipe.load(tmp_path / "bad.yaml")
+    (tmp_path / "misspelt.yaml").write_text(
+        "dataset: {method: rft, maxlength: 3}\ncurate: {steps: [{where: x, wen: all}]}\n"
+    )
+    with pytest.raises(RecipeError) as told:
+        recipe.load(tmp_path / "misspelt.yaml")
+    assert "curate.steps.0.wen: no setting; allowed: share, when, where (got 'all')" in str(told.value)
+    assert re.search(
+        r"dataset\.maxlength: no setting; allowed: balance, .*max_length, .*teacher \(got 3\)", str(told.value)
+    )
     with pytest.raises(UnknownName, match=r"allowed: all, .*dagger, .*srft"):
         recipe.load("no-such-recipe")
     (tmp_path / "long.yaml").write_text(f"collect: {{corpus: {'c' * 241}, policies: []}}\n")
