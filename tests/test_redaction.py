@@ -353,8 +353,9 @@ def test_commands(lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert command("takedown", *at, capsys=capsys)[0] == 2
     status, out, _ = command("takedown", "--corpus", "demo", "--dry-run", "--json", *at, capsys=capsys)
     assert orjson.loads(out) == {"trajectories": ["t-good-a", "t-loop-a", "t-secret"]}
-    status, out, _ = command("takedown", "--task", "task-2", *at, capsys=capsys)
+    status, out, err = command("takedown", "--task", "task-2", *at, capsys=capsys)
     assert status == 0
+    assert "2 trajectories, 1 models concerned" in err
     assert "2 taken down" in out
     left = lake.read("trajectories").column("trajectory_id").to_pylist()
     assert sorted(left) == ["t-good-a", "t-good-b", "t-secret", "t-waste-b"]

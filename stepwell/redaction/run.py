@@ -59,8 +59,8 @@ def redact(
     with undisturbed(lake, say, patience):
         require_stopped(lake, taking)
         report, files = _planned(lake, taking), files_of(lake, target)
-        say(f"{len(report.trajectories)} trajectories, {len(report.models)} models concerned")
         concerned = sorted({*report.trajectories, *report.taken_down})
+        say(f"{len(concerned)} trajectories, {len(report.models)} models concerned")
         report.cached += clean_caches(lake, taking, _said(lake, taking))
         for at in range(0, len(concerned), _BATCH):
             with lake.lock("growing"):  # whoever looks what is taken out before an append holds it until after that
