@@ -46,6 +46,8 @@ def branch(recipe: Recipe, file: Path, others: Collection[str] = ()) -> list[dg.
         """Training rows: chosen, rendered to tokens and labels, sealed with a content hash."""
         lake, rule = settings.lake(), str(rule_of(recipe.mask))
         selection = select(lake, recipe)
+        if selection.missing:
+            context.log.warning(f"no event is of corpus {', '.join(selection.missing)}")
         renderer, at = Renderer.load(recipe.base_model), selection.events_version
         built = build(lake, recipe, renderer, rule, at, chosen=selection.rows, asker=asker_of(recipe))
         context.log.info(f"{built.table}@{built.version} {built.hash[:12]}: {built.n_rows} rows")

@@ -130,6 +130,15 @@ class EventLog:
             rows = rows.append_column(EVENTS.schema.field(name), pa.nulls(len(rows), EVENTS.schema.field(name).type))
         return in_order(rows).select(wanted)
 
+    def corpora(self, version: int | None = None) -> list[str]:
+        """The corpora at a version (default: the current one), sorted; also one of which all was taken down."""
+        found: set[str] = set()
+        handle = self.lake.table("events", version)
+        if handle is not None:
+            for batch in self.lake.dataset(handle).to_batches(columns=["corpus"]):
+                found.update(pc.unique(batch.column(0)).to_pylist())
+        return sorted(found)
+
     def replay(self, trajectory_id: str, version: int | None = None) -> pa.Table:
         """One trajectory's events in canonical order."""
         return self.read(version, trajectory_ids=[trajectory_id])

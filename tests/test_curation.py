@@ -29,7 +29,7 @@ from stepwell.curation.duplicates import KEPT
 from stepwell.curation.select import COLUMNS, STAGES, Selection, select
 from stepwell.data_settings import Balance, Cap, Difficulty, Mix, Split
 from stepwell.datasets.verify import verify
-from stepwell.errors import RecipeError
+from stepwell.errors import RecipeError, UnknownName
 from stepwell.event import Event
 from stepwell.fold import refresh
 from stepwell.lake import Lake
@@ -441,6 +441,18 @@ def test_a_selection_at_an_old_version_is_as_it_was(lake: Lake) -> None:
     assert select(lake, settings, before.events_version).rows.equals(before.rows)
     refresh(lake)
     assert select(lake, settings).rows.equals(now.rows)
+
+
+def test_a_corpus_that_no_event_is_of_is_named_with_those_there_are(lake: Lake, tmp_path: Path) -> None:
+    EventLog(lake).append([*lakes.good_repair("t-one"), *lakes.good_repair("t-two", corpus="other")], "b")
+    with pytest.raises(UnknownName, match=r"unknown corpus 'dmeo'; allowed: demo, other\. Correct `source\.corpora`"):
+        select(lake, recipe(corpora=("dmeo",)))
+    assert select(lake, recipe(corpora=("demo", "ohter"))).missing == ("ohter",)
+    (tmp_path / "c.yaml").write_text("source: {corpora: [demo, ohter]}")
+    told = CliRunner().invoke(build_app(), ["build", str(tmp_path / "c.yaml"), "--dry-run", "--lake", lake.uri])
+    assert "no event is of corpus ohter; there are: demo, other" in told.stderr
+    EventLog(lake).append([Event("retraction", "t-two", "other", "human", {"reason": "taken down"})], "c")
+    assert select(lake, recipe(corpora=("other",))).missing == (), "what was taken down was there"
 
 
 def test_rollouts_that_broke_off_are_never_chosen(lake: Lake) -> None:

@@ -32,7 +32,7 @@ from stepwell.event import Event, to_table
 from stepwell.exporters import page, reading
 from stepwell.exporters.base import LeftOut, Options
 from stepwell.exporters.base import Trajectory as Read
-from stepwell.exporters.reading import columns_of, corpora_of, listed, trajectories
+from stepwell.exporters.reading import columns_of, listed, trajectories
 from stepwell.exporters.registry import EXPORTERS
 from stepwell.exporters.run import Request, export
 from stepwell.exporters.writing import checksum, whole
@@ -89,7 +89,7 @@ def everything(lake: Lake) -> dict[str, Read]:
     """The trajectories of a lake by id."""
     log = EventLog(lake)
     assert log.version is not None
-    wanted = listed(log, log.version, corpora_of(log, log.version))
+    wanted = listed(log, log.version, log.corpora(log.version))
     found = trajectories(log, log.version, wanted, EXPORTERS["atif"].kinds, "true")
     return {t.trajectory_id: t for t in found if isinstance(t, Read)}
 

@@ -31,6 +31,7 @@ from stepwell.datasets.verify import verify
 from stepwell.errors import StepwellError, UsageError
 from stepwell.fold import refresh
 from stepwell.launching import ROLLOUTS, evaluation_of, job_of
+from stepwell.log import EventLog
 from stepwell.recipe import load
 from stepwell.registry import local
 from stepwell.rendering import Renderer
@@ -121,6 +122,9 @@ def build_command(
                 opened, settings, Renderer.load(settings.base_model), str(rule), selection.events_version,
                 lambda done, total: progress.update(bar, completed=done, total=total), selection.rows, asker_of(settings),
             )  # fmt: skip
+    if selection.missing:
+        there = f"there are: {', '.join(EventLog(opened).corpora(selection.events_version))}"
+        console.print(f"no event is of corpus {', '.join(selection.missing)}; {there}", markup=False, soft_wrap=True)
     if dry_run:
         told = {"recipe": settings.name, "events_version": selection.events_version, "selection": selection.funnel}
         emit(told) if json else output.print(selection_table(settings.name, selection))

@@ -8,7 +8,7 @@ at a version: it is the same in any process, whatever the order in which traject
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from stepwell.curation.choices import Gone
 from stepwell.curation.duplicates import exact, near
 from stepwell.curation.reading import Progress, Reading
 from stepwell.data_settings import Curate, Source
-from stepwell.errors import RecipeError
+from stepwell.errors import RecipeError, UnknownName
 from stepwell.lake import Lake
 from stepwell.log import EventLog
 from stepwell.recipe import Recipe
@@ -36,12 +36,14 @@ class Selection:
     """`rows` has one row a trajectory of the corpora (COLUMNS), sorted by id; `dropped` is null or `STAGE: reason`.
 
     `funnel` has one line for what was `in`, one a stage and reason, and one a side of the split (`out`); each with
-    `trajectories` and `steps`, and what is left after it (`left_trajectories`, `left_steps`).
+    `trajectories` and `steps`, and what is left after it (`left_trajectories`, `left_steps`). `missing` are corpora asked
+    for that no event is of.
     """
 
     events_version: int
     rows: pl.DataFrame
     funnel: list[dict[str, Any]]
+    missing: tuple[str, ...] = ()
 
     @property
     def n_kept(self) -> int:
@@ -66,7 +68,7 @@ def select(lake: Lake, recipe: Recipe, version: int | None = None, progress: Pro
     """Choose among the trajectories of a recipe's source, at a version of `events` (default: the current one).
 
     `progress` is told what is read and how many rows of it. Raises RecipeError for a recipe without `source`, a condition
-    that is none, or shares that cannot be had.
+    that is none, or shares that cannot be had, UnknownName where there is none of the corpora.
     """
     if recipe.source is None:
         raise RecipeError(f"recipe {recipe.name!r} has no `source`; add it to choose trajectories.")
@@ -78,6 +80,7 @@ def select(lake: Lake, recipe: Recipe, version: int | None = None, progress: Pro
         raise RecipeError(f"the lake {lake.uri!r} has no events; import or roll out trajectories first.")
     reading = Reading(lake, recipe.source.corpora, at, progress)
     everything = reading.trajectories().with_columns(pl.col("task_id", "repo").replace("", None))
+    missing = _missing(lake, recipe.source.corpora, everything, at)
     view = View(everything, everything, reading, recipe.source, curate, where, tuple(steps))
     gone: Gone = {}
     for name, stage in STAGES.items():
@@ -87,7 +90,17 @@ def select(lake: Lake, recipe: Recipe, version: int | None = None, progress: Pro
     held_out = recipe.dataset.held_out if recipe.dataset else 0.0
     dropped = pl.Series("dropped", [gone.get(name) for name in everything["trajectory_id"]], pl.String)
     rows = everything.with_columns(dropped, choices.split_of(everything, curate.split, held_out)).select(COLUMNS)
-    return Selection(at, rows, _funnel(rows))
+    return Selection(at, rows, _funnel(rows), missing)
+
+
+def _missing(lake: Lake, asked: Sequence[str], rows: pl.DataFrame, version: int) -> tuple[str, ...]:
+    """Corpora that no event is of; one all of whose trajectories were taken down has events still."""
+    silent = set(asked) - set(rows["corpus"])
+    there = EventLog(lake).corpora(version) if silent else []
+    missing = tuple(sorted(silent - set(there)))
+    if missing and not len(rows):
+        raise UnknownName("corpus", ", ".join(missing), there, "Correct `source.corpora`, or import or roll out first.")
+    return missing
 
 
 def _finished(view: View) -> Gone:

@@ -156,16 +156,6 @@ def columns_of(kind: str) -> tuple[str, ...]:
     return tuple(c.name for c in (USAGE if kind == "usage" else KINDS[kind].columns))
 
 
-def corpora_of(log: EventLog, version: int) -> list[str]:
-    """The corpora of the log at a version, sorted."""
-    found: set[str] = set()
-    handle = log.lake.table("events", version)
-    if handle is not None:
-        for batch in log.lake.dataset(handle).to_batches(columns=["corpus"]):
-            found.update(pc.unique(batch.column(0)).to_pylist())
-    return sorted(found)
-
-
 def hidden_since(log: EventLog, version: int) -> set[str]:
     """Trajectories of which something was taken down or redacted after a version: nothing older of them is given out.
 

@@ -26,7 +26,7 @@ from schemas.tables import DATASET
 from stepwell.conditions import Condition
 from stepwell.errors import UnknownName, UsageError
 from stepwell.exporters.base import Exporter, LeftOut, Make, Obj, OpenSink, Options, Sink
-from stepwell.exporters.reading import corpora_of, hidden_since, listed, trajectories
+from stepwell.exporters.reading import hidden_since, listed, trajectories
 from stepwell.exporters.registry import EXPORTERS
 from stepwell.exporters.writing import checksum, manifest_of, whole
 from stepwell.lake import Lake
@@ -167,7 +167,7 @@ def _of_log(lake: Lake, request: Request, exporter: Exporter) -> tuple[Items, Re
     if current is None:
         raise UsageError(f"the lake {lake.uri!r} has no events; import or roll out trajectories first.")
     version = current if request.at is None else request.at
-    wanted = listed(log, version, _corpora(request.corpora, corpora_of(log, version)))
+    wanted = listed(log, version, _corpora(request.corpora, log.corpora(version)))
     if request.mask_rule is not None:
         rules = _rules(lake, version)
         if request.mask_rule not in rules:
