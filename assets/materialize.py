@@ -28,8 +28,7 @@ from stepwell.errors import UsageError
 from stepwell.evaluation.recorded import compare_all
 from stepwell.evaluation.tables import gap, share
 from stepwell.lineage import render_trace, trace
-from stepwell.lineage.trace import find
-from stepwell.models import registered
+from stepwell.models import find, registered
 from stepwell.recipe import Recipe
 
 console = Console()

@@ -6,6 +6,8 @@ Belongs here: names, the identity of a checkpoint, ancestry. Does not belong her
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +41,33 @@ def registered(lake: Lake) -> list[dict[str, Any]]:
     return found
 
 
+def find(
+    model: str, rows: Sequence[dict[str, Any]], keys: Sequence[str] = ("model_id", "name", "path")
+) -> dict[str, Any] | None:
+    """The first of these rows of `models` that has this id, name or directory, however its path is written."""
+    for key in keys:
+        wanted = _place(model) if key == "path" else model
+        found = next((m for m in rows if model and (_place(m[key]) if key == "path" else m[key]) == wanted), None)
+        if found is not None:
+            return found
+    return None
+
+
+def named(lake: Lake, base: str, identity: str) -> str:
+    """How a row of `models` names its base: one of the lake by the path of its row, any other as it was given."""
+    row = find(identity, registered(lake), ("model_id",))
+    return row["path"] if row else base
+
+
+def _place(path: str) -> str:
+    return path.rstrip("/") if "://" in path else os.path.abspath(path)
+
+
 def ancestors(lake: Lake, base: str | None) -> list[dict[str, Any]]:
     """Rows of `models` that a base model comes from, the nearest first: those whose id, directory or name it is."""
     rows = registered(lake)
     chain: list[dict[str, Any]] = []
-    while found := next((r for key in ("model_id", "path", "name") for r in rows if base and r[key] == base), None):
+    while found := find(base or "", rows, ("model_id", "path", "name")):
         if found in chain:
             break
         chain.append(found)

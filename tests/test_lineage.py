@@ -37,6 +37,7 @@ from stepwell.lineage import Tree, impact, render_trace, trace
 from stepwell.lineage.openlineage import openlineage
 from stepwell.lineage.picture import picture
 from stepwell.log import EventLog
+from stepwell.models import ancestors, named
 from stepwell.redaction.run import redact
 from stepwell.redaction.target import Target
 
@@ -96,6 +97,20 @@ def test_an_id_names_one_model_and_an_unknown_name_lists_them(traced: Lake) -> N
     assert trace(traced, "srft-000000000005").facts["model_id"] == "srft-000000000005"
     with pytest.raises(UnknownName, match=r"unknown model 'x'; allowed: datasets/first, .*model-b, .*srft"):
         trace(traced, "x")
+
+
+def test_a_directory_names_its_model_however_its_path_is_written(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = {**model("first", None, None), "path": str(tmp_path / "models" / "first")}
+    later = model("later", None, None, age=-1, base="models/first/")
+    lake.add("models", pa.Table.from_pylist([first, later], schema=MODELS.schema))
+    monkeypatch.chdir(tmp_path)
+    assert trace(lake, "models/first").facts["model_id"] == first["model_id"]
+    assert [child.facts["model_id"] for child in impact(lake, "models/../models/first").children] == [later["model_id"]]
+    assert [row["model_id"] for row in ancestors(lake, "models/first")] == [first["model_id"]]
+    assert named(lake, "models/first", first["model_id"]) == first["path"], "found again from any folder, and by SQL"
+    assert named(lake, "jobs/base", "base-0") == "jobs/base"
 
 
 def test_a_model_trained_on_its_own_rollouts_ends(lake: Lake) -> None:

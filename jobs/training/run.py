@@ -25,7 +25,7 @@ from jobs.training.setup import memory_advice, require_hardware, require_held_ou
 from stepwell.errors import RecipeError
 from stepwell.lake import Lake
 from stepwell.launching import job_of
-from stepwell.models import ancestors, model_name
+from stepwell.models import ancestors, model_name, named
 from stepwell.recipe import Recipe, load
 
 
@@ -72,11 +72,13 @@ def train(
     sealed = sealed_for(recipe, lake, here)
     require_held_out(recipe.train, len(sealed.held_out))
     name, base_id = model_name(recipe, seed), registry.identity_of(Path(here))
+    base_model = named(lake, base_model, base_id)
     known = registry.trained(
         lake, name=name, training_hash=recipe.training_hash, dataset_hash=sealed.hash, base_id=base_id, seed=seed
     )
     if known and not again:
-        report.log(f"{known['model_id']} is trained already, by code {known['code_version']}; --again trains it anew")
+        anew = f"`python -m {job} --recipe FILE --lake URI --again` trains it anew"
+        report.log(f"{known['model_id']} is trained already, by code {known['code_version']}; {anew}")
         return known
     folder = registry.models_folder(lake) / name
     report.log(f"training {name}: {len(sealed.fit)} rows, {sealed.trained_tokens} trained tokens, base {base_model}")

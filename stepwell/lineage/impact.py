@@ -18,9 +18,8 @@ import pyarrow.compute as pc
 from stepwell.affected import NAMED, rows_at, table_of, trajectories_of, with_children
 from stepwell.errors import UnknownName
 from stepwell.lake import Lake
-from stepwell.lineage.trace import find
 from stepwell.lineage.tree import Tree
-from stepwell.models import registered
+from stepwell.models import find, registered
 
 KINDS = ("trajectory", "event", "task", "repo", "corpus", "source", "model")
 """What can be asked about; without a kind the first of these that knows the name is meant."""

@@ -14,9 +14,8 @@ from typing import Any
 from stepwell import __version__
 from stepwell.lake import Lake
 from stepwell.lineage.impact import compared
-from stepwell.lineage.trace import find
 from stepwell.lineage.tree import Tree
-from stepwell.models import registered
+from stepwell.models import find, registered
 
 Facets = dict[str, Any]
 Row = dict[str, Any]

@@ -20,7 +20,7 @@ from stepwell.errors import UnknownName, UsageError
 from stepwell.lake import Lake
 from stepwell.lineage.tree import Tree
 from stepwell.log import EventLog
-from stepwell.models import registered
+from stepwell.models import find, registered
 from stepwell.seals import seal_of
 
 Row = dict[str, Any]
@@ -61,15 +61,6 @@ def trace(lake: Lake, name: str, locate: Locate | None = None) -> Tree:
         or _trajectory(lake, name, set(), locate, models)
         or _unknown(lake, name, models)
     )
-
-
-def find(model: str, models: Sequence[Row]) -> Row | None:
-    """The first of these rows of `models` that has this id, name or path."""
-    for key in ("model_id", "name", "path"):
-        found = next((m for m in models if m[key] == model), None)
-        if found is not None:
-            return found
-    return None
 
 
 def _unknown(lake: Lake, name: str, models: Sequence[Row]) -> Tree:
