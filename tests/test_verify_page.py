@@ -13,9 +13,10 @@ import typer
 from browser import CHROMIUM, Browser
 from chat_models import call, make
 from test_annotation import HOSTILE
+from test_lineage import model
 from typer.testing import CliRunner
 
-from schemas.tables import DATASET
+from schemas.tables import DATASET, MODELS
 from stepwell.cli import loop
 from stepwell.datasets.build import build
 from stepwell.datasets.page import page
@@ -94,6 +95,16 @@ def test_tool_calling_trajectories_are_built_verified_and_shown(made: Lake, tmp_
     for fact in (*renderer.hashes.values(), VERSION, (seal_of(made, NAME) or (0, {}))[1]["dataset_hash"]):
         assert fact in text
     assert "<script" not in text.lower()
+
+
+def test_the_yaml_file_names_the_dataset_and_a_model_goes_by_its_name(made: Lake, tmp_path: Path) -> None:
+    app = typer.Typer(callback=lambda: None)
+    loop.register(app)
+    made.add("models", pa.Table.from_pylist([{**model("m", NAME, 1), "path": str(tmp_path / "model")}], MODELS.schema))
+    for asked in (["all.yaml"], ["all", "--model", "m"], ["all", "--model", "m-000000000000"]):
+        told = CliRunner().invoke(app, ["verify", *asked, "--lake", made.uri])
+        assert told.exit_code == 0, (asked, told.output, told.exception)
+        assert f"{NAME}: 2 rows" in told.output
 
 
 def test_a_dataset_without_rows_is_told_as_that(made: Lake) -> None:

@@ -32,6 +32,7 @@ from stepwell.errors import StepwellError, UsageError
 from stepwell.fold import refresh
 from stepwell.launching import ROLLOUTS, evaluation_of, job_of
 from stepwell.log import EventLog
+from stepwell.models import find, registered
 from stepwell.recipe import load
 from stepwell.registry import local
 from stepwell.rendering import Renderer
@@ -161,7 +162,7 @@ def funnel_table(built: Built) -> Table:
 
 
 def verify_command(
-    dataset: Annotated[str, typer.Argument(help="Dataset (recipe) name.")],
+    dataset: Annotated[str, typer.Argument(help="Dataset (recipe) name, or the YAML file of its recipe.")],
     model: ModelOption = None,
     page: Annotated[
         Path | None, typer.Option("--page", help="Write sample rows as HTML, every token coloured.")
@@ -174,11 +175,14 @@ def verify_command(
     Example: `stepwell verify srft`
     """
     opened = open_lake(lake)
-    name = f"datasets/{dataset.removeprefix('datasets/')}"
+    recipe = Path(dataset)
+    name = f"datasets/{recipe.stem if recipe.suffix in ('.yaml', '.yml') else dataset.removeprefix('datasets/')}"
     sealed = seal_of(opened, name)
     if sealed is None:
         raise UsageError(f"no dataset {name!r} in {opened.uri}; build it: stepwell build {dataset}")
     base = model or sealed[1].get("base_model") or load(dataset).base_model
+    if not Path(base).is_dir() and (known := find(base, registered(opened))):
+        base = known["path"]
     rows, renderer = opened.read(name), Renderer.load(local(opened, base))
     result = verify(rows, renderer, opened)
     if page is not None:
