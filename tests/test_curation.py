@@ -443,6 +443,16 @@ def test_a_selection_at_an_old_version_is_as_it_was(lake: Lake) -> None:
     assert select(lake, settings).rows.equals(now.rows)
 
 
+def test_a_dry_run_keeps_no_signatures(lake: Lake, tmp_path: Path) -> None:
+    EventLog(lake).append([*lakes.good_repair("t-one", task_id="1"), *lakes.wasteful("t-two", task_id="2")], "b")
+    (tmp_path / "c.yaml").write_text("source: {corpora: [demo]}\ncurate: {dedup: {near: 0.8, within: everywhere}}")
+    ask = ["build", str(tmp_path / "c.yaml"), "--dry-run", "--lake", lake.uri]
+    assert CliRunner().invoke(build_app(), ask).exit_code == 0
+    assert lake.store.get(KEPT) is None
+    select(lake, recipe({"dedup": {"near": 0.8, "within": "everywhere"}}))
+    assert lake.store.get(KEPT) is not None, "a build keeps them"
+
+
 def test_a_corpus_that_no_event_is_of_is_named_with_those_there_are(lake: Lake, tmp_path: Path) -> None:
     EventLog(lake).append([*lakes.good_repair("t-one"), *lakes.good_repair("t-two", corpus="other")], "b")
     with pytest.raises(UnknownName, match=r"unknown corpus 'dmeo'; allowed: demo, other\. Correct `source\.corpora`"):

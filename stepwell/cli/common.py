@@ -46,6 +46,12 @@ def require_version(lake: Lake, at: int | None, name: str = "events") -> None:
         raise UsageError(f"--at {at}: {name!r} has no version {at}; allowed: 0 to {last}. Give one of these.")
 
 
+def named(dataset: str) -> tuple[str, str | None]:
+    """The name of a dataset, and where it is named by the YAML file of its recipe that file."""
+    file = Path(dataset)
+    return (file.stem, dataset) if file.suffix in (".yaml", ".yml") else (dataset.removeprefix("datasets/"), None)
+
+
 def bring_up(lake: Lake) -> None:
     """Bring the folds up to `events`, where there are any; where this user cannot write, say how far behind they are."""
     from stepwell.fold import refresh

@@ -15,6 +15,7 @@ from stepwell.cli.common import (
     console,
     emit,
     launch,
+    named,
     open_lake,
     output,
     progress_bar,
@@ -115,7 +116,7 @@ def build_command(
     with progress_bar() as progress:
         bar = progress.add_task("reading", total=None)
         selection = select(
-            opened, settings, at, lambda what, n: progress.update(bar, description=what, completed=n)
+            opened, settings, at, lambda what, n: progress.update(bar, description=what, completed=n), keep=not dry_run
         )  # fmt: skip
         if not dry_run:
             progress.update(bar, description="trajectories", completed=0)
@@ -174,9 +175,7 @@ def verify_command(
 
     Example: `stepwell verify srft`
     """
-    opened = open_lake(lake)
-    recipe = Path(dataset)
-    name = f"datasets/{recipe.stem if recipe.suffix in ('.yaml', '.yml') else dataset.removeprefix('datasets/')}"
+    opened, name = open_lake(lake), f"datasets/{named(dataset)[0]}"
     sealed = seal_of(opened, name)
     if sealed is None:
         raise UsageError(f"no dataset {name!r} in {opened.uri}; build it: stepwell build {dataset}")

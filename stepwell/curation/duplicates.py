@@ -110,7 +110,7 @@ def _signatures(kept: pl.DataFrame, reading: Reading) -> dict[str, Signature]:
             hashes = command_shingles(commands)
             new[key] = signature(hashes).astype(np.uint32) if len(hashes) else np.empty(0, np.uint32)
         found[name] = known[key] if key in known else new[key]
-    if new:
+    if new and reading.keep:
         _keep(reading.lake.store, known | new)
     return {name: one for name, one in found.items() if len(one)}
 

@@ -27,9 +27,15 @@ _VERDICTS = ["event_id", "trajectory_id", "kind", "policy", "verdict", "retracti
 
 
 class Reading:
-    """The trajectories of some corpora at a version of `events`; `progress` is told what is read and how many rows."""
+    """The trajectories of some corpora at a version of `events`; `progress` is told what is read and how many rows.
 
-    def __init__(self, lake: Lake, corpora: Sequence[str], version: int, progress: Progress | None = None) -> None:
+    `keep`: what is worked out of them may be kept in the lake for the next time.
+    """
+
+    def __init__(
+        self, lake: Lake, corpora: Sequence[str], version: int, progress: Progress | None = None, keep: bool = True
+    ) -> None:
+        self.keep = keep
         self.lake, self.log, self.version, self.progress = lake, EventLog(lake), version, progress
         self.where = pc.field("corpus").isin(pa.array(list(corpora), pa.string()))
 

@@ -64,11 +64,14 @@ class View:
     steps: tuple[Condition, ...]
 
 
-def select(lake: Lake, recipe: Recipe, version: int | None = None, progress: Progress | None = None) -> Selection:
+def select(
+    lake: Lake, recipe: Recipe, version: int | None = None, progress: Progress | None = None, *, keep: bool = True
+) -> Selection:
     """Choose among the trajectories of a recipe's source, at a version of `events` (default: the current one).
 
-    `progress` is told what is read and how many rows of it. Raises RecipeError for a recipe without `source`, a condition
-    that is none, or shares that cannot be had, UnknownName where there is none of the corpora.
+    `progress` is told what is read and how many rows of it; without `keep` nothing is written, not even signatures. Raises
+    RecipeError for a recipe without `source`, a condition that is none, or shares that cannot be had, UnknownName where there
+    is none of the corpora.
     """
     if recipe.source is None:
         raise RecipeError(f"recipe {recipe.name!r} has no `source`; add it to choose trajectories.")
@@ -78,7 +81,7 @@ def select(lake: Lake, recipe: Recipe, version: int | None = None, progress: Pro
     at = EventLog(lake).version if version is None else version
     if at is None:
         raise RecipeError(f"the lake {lake.uri!r} has no events; import or roll out trajectories first.")
-    reading = Reading(lake, recipe.source.corpora, at, progress)
+    reading = Reading(lake, recipe.source.corpora, at, progress, keep)
     everything = reading.trajectories().with_columns(pl.col("task_id", "repo").replace("", None))
     missing = _missing(lake, recipe.source.corpora, everything, at)
     view = View(everything, everything, reading, recipe.source, curate, where, tuple(steps))
