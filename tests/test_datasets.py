@@ -112,7 +112,8 @@ def test_where_and_length_are_counted_not_hidden(lake: Lake, renderer: Renderer)
     built = made(lake, renderer, recipe("all", where="n_steps < 6", dataset={"max_length": 400}))
     reasons = {line["line"]: line.get("trajectories", 0) for line in built.funnel}
     assert reasons["dropped: filtered by source.where"] == 3
-    with pytest.raises(RecipeError, match="leaves nothing to train on"):
+    told = r"leaves nothing to train on\. Trajectories: in \d+; dropped: .*longer than 5 tokens \d+; out 0"
+    with pytest.raises(RecipeError, match=told):
         made(lake, renderer, recipe("all", dataset={"max_length": 5}))
     ungraded = trajectory("t-ungraded", [Step("view")])
     EventLog(lake).append(ungraded, "more")

@@ -82,7 +82,10 @@ def build(
     with closing(Spill(DATASET.schema)) as rows:
         choices = pl.concat([todo.kept, *_derived(lake, work, todo.events_version, todo.ids, rows, progress)])
         if not choices["n_rows"].sum():
-            raise RecipeError(f"recipe {recipe.name!r} leaves nothing to train on: {funnel(choices)}. Widen `source`.")
+            told = "; ".join(f"{line['line']} {line['trajectories']}" for line in funnel(choices))
+            raise RecipeError(
+                f"recipe {recipe.name!r} leaves nothing to train on. Trajectories: {told}. Widen `source`."
+            )
         made_from = {"events_version": str(version), "derivation": todo.derivation}
         change = Change(rows.reader(), todo.ids, todo.gone, todo.expected)
         return seal(lake, recipe, renderer, choices.sort("trajectory_id"), made_from, change)
