@@ -645,6 +645,21 @@ def test_a_file_named_like_a_suite_does_not_stand_for_it(lake: Lake, tmp_path: P
     assert json.loads(answer.stdout)["effect"]["dirty"]["n"] == 2
 
 
+def test_the_yaml_file_of_a_recipe_names_its_dataset_and_says_what_counts(lake: Lake, tmp_path: Path) -> None:
+    made(lake)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("source: {corpora: [demo]}\ncontamination: {off: [cut]}\n")
+    ask = ["--lake", lake.uri, "--json"]
+    strict = json.loads(CliRunner().invoke(build_app(), ["contamination", str(recipe), *ask]).stdout)
+    assert strict["open_rows"] == 4
+    detectors = (
+        "identity, source, exact, normalised, ngram, minhash, tests, cases, solution, syntax, copied, repository, files"
+    )
+    recipe.write_text(f"source: {{corpora: [demo]}}\ncontamination: {{off: [{detectors}]}}\n")
+    answer = CliRunner().invoke(build_app(), ["contamination", str(recipe), *ask])
+    assert (answer.exit_code, json.loads(answer.stdout)["flagged_rows"]) == (0, 0)
+
+
 def test_the_command_and_the_overlap_report(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     made(lake)
     evaluation(lake, "after", [[True], [False]])

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from schemas.kinds import HELD_OUT
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, open_lake, output
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, emit, named, open_lake, output
 from stepwell.contamination.effect import Effect, compared_tasks, dirty_tasks, effect
 from stepwell.contamination.gate import Report, gate
 from stepwell.contamination.overlap import Overlap, overlap
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def contamination(
-    dataset: Annotated[str, typer.Argument(help="Dataset (recipe) name.")],
+    dataset: Annotated[str, typer.Argument(help="Dataset (recipe) name, or the YAML file of its recipe.")],
     against: Annotated[
         list[str] | None, typer.Option("--against", help="Also compare with this corpus or file of tasks.")
     ] = None,
@@ -51,9 +51,10 @@ def contamination(
 
     Example: `stepwell contamination srft --against swe-bench-verified.parquet`
     """
-    opened, name = open_lake(lake), dataset.removeprefix("datasets/")
+    opened, name, file = open_lake(lake), *named(dataset)
+    recipe = recipe or file
     if f"datasets/{name}" not in (there := opened.dataset_names()):
-        raise UnknownName("dataset", f"datasets/{name}", there, f"Build it: stepwell build {name}")
+        raise UnknownName("dataset", f"datasets/{name}", there, f"Build it: stepwell build {dataset}")
     known = load(recipe or name) if recipe or (RECIPES / f"{name}.yaml").is_file() else None
     settings = known.contamination if known else Contamination()
     settings = settings.model_copy(update={"against": (*settings.against, *(against or ()))})
