@@ -20,7 +20,9 @@ import typer
 from evaluated import evaluated, once
 
 from stepwell import cli
+from stepwell.cli.common import launch
 from stepwell.cli.reference import commands
+from stepwell.errors import UsageError
 from stepwell.fold import refresh
 from stepwell.health import access
 from stepwell.importers.files import walk
@@ -300,3 +302,8 @@ def test_an_import_leaves_out_a_lake_in_its_folder(filled: Lake, tmp_path: Path)
     (tmp_path / "runs" / "lake" / "checkpoints" / "config.json").write_text("{}")
     (tmp_path / "runs" / "one.json").write_text("{}")
     assert [p.name for p in walk(tmp_path / "runs")] == ["one.json"]
+
+
+def test_what_a_job_says_cannot_be_done_is_wrong_usage_here_too(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"python -m jobs\.train_policy ended with status 2; its messages are above"):
+        launch("jobs.train_policy", "--recipe", "no-such-recipe", "--lake", str(tmp_path))

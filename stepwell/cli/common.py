@@ -117,11 +117,15 @@ def progress_bar() -> Progress:
 
 
 def launch(module: str, *arguments: str, json: bool = False) -> None:
-    """Run a job as a program of its own, with `json` to print what it made; raises StepwellError when it fails."""
+    """Run a job as a program of its own, with `json` to print what it made.
+
+    Raises StepwellError when it fails, UsageError where it says that what was asked cannot be done.
+    """
     told = {**os.environ, "STEPWELL_JSON": "1"} if json else None
     done = subprocess.run([sys.executable, "-m", module, *arguments], check=False, env=told)
     if done.returncode:
-        raise StepwellError(f"python -m {module} ended with status {done.returncode}; its messages are above.")
+        failed = UsageError if done.returncode == 2 else StepwellError
+        raise failed(f"python -m {module} ended with status {done.returncode}; its messages are above.")
 
 
 def program(
