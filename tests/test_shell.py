@@ -101,6 +101,8 @@ def test_the_shell_takes_statements_and_dot_commands(shell: Shell, capsys: Any, 
 
     assert "Training rows" in said(".tables") or "verdicts" in said(".tables")
     assert "_dataset_rows" not in said(".tables")
+    shell.names = [*shell.names, "choices_mine"]
+    assert "choices_mine         One row a trajectory of a recipe's corpora" in said(".tables")
     assert "n_format_errors" in said(".schema trajectories")
     assert "unknown table 'nope'" in said(".schema nope").replace("\n", " ")
     assert "resolve_rate" in said(".questions")

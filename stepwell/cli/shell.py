@@ -19,7 +19,8 @@ from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output
 
-from schemas.tables import TABLES
+from schemas.choices import CHOICES
+from schemas.tables import DATASET, TABLES
 from stepwell import query
 from stepwell.cli.answers import Format, format_of, show
 from stepwell.cli.common import console, output
@@ -136,8 +137,9 @@ class Shell:
         match name:
             case ".tables":
                 for known in self.names:
-                    spec = TABLES.get(known) or VIEWS.get(known)
-                    output.print(f"{known:<20} {spec.doc if spec else 'Training rows of one recipe.'}", markup=False)
+                    of_recipe = CHOICES if known.startswith("choices_") else DATASET
+                    spec = TABLES.get(known) or VIEWS.get(known) or of_recipe
+                    output.print(f"{known:<20} {spec.doc}", markup=False)
             case ".schema":
                 if rest not in self.names:
                     raise UnknownName("table", rest, self.names, "`.schema NAME` shows one.")
