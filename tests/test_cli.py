@@ -270,8 +270,9 @@ def test_who_may_only_read_a_lake_asks_it(filled: Lake, ends: Ends, monkeypatch:
         lock.unlink()
     before = sorted(Path(filled.uri).rglob("*"))
     monkeypatch.setattr(access.os, "access", lambda *_: False)  # root may write everywhere
-    status, _, told = ends("impact", "demo", "--kind", "corpus", "--lake", filled.uri)
-    assert (status, "trajectories is read as of events version" in told) == (0, True), told
+    for words in (("impact", "demo", "--kind", "corpus"), ("sql", "SELECT count(*) FROM trajectories")):
+        status, _, told = ends(*words, "--lake", filled.uri)
+        assert (status, "trajectories is read as of events version" in told) == (0, True), told
     status, _, told = ends("compare", "one", "two", "--lake", filled.uri)
     assert (status, "not kept in `comparisons`" in told) == (0, True), told
     assert ends("trace", "t-good-b", "--lake", filled.uri)[0] == 0
@@ -281,18 +282,18 @@ def test_who_may_only_read_a_lake_asks_it(filled: Lake, ends: Ends, monkeypatch:
     assert sorted(Path(filled.uri).rglob("*")) == before
 
 
-def test_sql_says_what_is_not_folded_and_maintain_folds_it(tmp_path: Path, ends: Ends) -> None:
+@pytest.mark.parametrize("first", [(), ("maintain",)])
+def test_what_is_not_folded_yet_is_folded_when_it_is_asked_for(
+    tmp_path: Path, ends: Ends, first: tuple[str, ...]
+) -> None:
     lake = Lake(tmp_path / "lake")
-    ask = ("sql", "SELECT count(*) AS n FROM trajectories", "--json", "--lake", lake.uri)
-    EventLog(lake).append(lakes.good_repair("one"), "b")
-    status, out, told = ends(*ask)
-    assert (status, json.loads(out)) == (0, [{"n": 0}])
-    assert "steps is not folded yet: `stepwell maintain` brings it up" in told
-    assert ends("maintain", "--lake", lake.uri)[0] == 0
-    status, out, told = ends(*ask)
-    assert (json.loads(out), told) == ([{"n": 1}], "")
-    EventLog(lake).append(lakes.good_repair("two"), "b")
-    assert "trajectories is read as of events version" in ends(*ask)[2]
+    for n in (1, 2):
+        EventLog(lake).append(lakes.good_repair(f"t{n}"), "b")
+        if first:
+            assert ends(*first, "--lake", lake.uri)[0] == 0
+            assert len(lake.read("trajectories")) == n
+        out = ends("sql", "SELECT count(*) AS n FROM trajectories", "--json", "--lake", lake.uri)[1]
+        assert json.loads(out) == [{"n": n}]
 
 
 def test_an_import_leaves_out_a_lake_in_its_folder(filled: Lake, tmp_path: Path) -> None:

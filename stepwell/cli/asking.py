@@ -10,7 +10,7 @@ from rich.table import Table
 
 from stepwell import query
 from stepwell.cli.answers import Format, format_of, show
-from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, console, emit, open_lake, output, say_behind
+from stepwell.cli.common import DEFAULT_LAKE, JsonOption, LakeOption, bring_up, console, emit, open_lake, output
 from stepwell.cli.shell import Shell
 from stepwell.errors import UsageError
 from stepwell.fold import FOLDS
@@ -55,7 +55,7 @@ def sql_command(
     opened, limits = open_lake(lake), query.Limits(timeout, memory)
     pinned = _versions(opened, at or [])
     if not pinned:
-        say_behind(opened, "`stepwell maintain` brings it up")
+        bring_up(opened)
     connection = query.connect(opened, pinned, limits)
     if statement is None and question is None:
         Shell(connection, limits, shape).run()

@@ -54,25 +54,20 @@ def named(dataset: str) -> tuple[str, str | None]:
 
 def bring_up(lake: Lake) -> None:
     """Bring the folds up to `events`, where there are any; where this user cannot write, say how far behind they are."""
-    from stepwell.fold import refresh
+    from stepwell.fold import FOLDS, refresh, seen
 
-    if lake.version("events") is None:
+    version = lake.version("events")
+    if version is None:
         return
     if writable(lake):
         refresh(lake)
-    else:
-        say_behind(lake, "this user cannot write the lake")
-
-
-def say_behind(lake: Lake, then: str) -> None:
-    """Say which folds are behind `events`, and what then."""
-    from stepwell.fold import FOLDS, seen
-
-    version = lake.version("events")
+        return
     for name in FOLDS:
-        if version is not None and (at := seen(lake, name)) != version:
+        if (at := seen(lake, name)) != version:
             told = "is not folded yet" if at is None else f"is read as of events version {at}, there are {version}"
-            console.print(f"{name} {told}: {then}", highlight=False, markup=False, soft_wrap=True)
+            console.print(
+                f"{name} {told}: this user cannot write the lake", highlight=False, markup=False, soft_wrap=True
+            )
 
 
 @contextmanager
