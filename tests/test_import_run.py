@@ -339,7 +339,7 @@ def test_broken_files_are_kept_with_their_reason(lake: Lake, tmp_path: Path) -> 
         "e.json": {"messages": [3]}, "f.traj.json": b'\xff{"a"',
         "g.traj.json": {**mini_1(), "trajectory_format": "mini-swe-agent-9"},
         "h.traj.json": {**mini_1(), "messages": "no"}, "i.parquet": b"PAR1", "j.traj": {"history": []},
-        "k.json": b'{"a": Nan}', "l.json": b"[" * 5000, "m.jsonl": b'{"a": 1}\n{"b"\n',
+        "k.json": b'{"a": Nan}', "l.json": b"[" * 5000 + b"]" * 5000, "m.jsonl": b'{"a": 1}\n{"b"\n',
     }  # fmt: skip
     for name, document in files.items():
         write(tmp_path / "bad" / name, document)
