@@ -5,8 +5,8 @@ instance id), and aggregates: sb-cli and SWE-bench harness (`resolved_ids`, `unr
 SWE-smith (`ids_resolved`, `ids_unresolved`), SWE-bench experiments (`resolved` list). An id that a file does not list has no
 outcome from it; an exit status is never one. Predictions and validation reports are known as companions, without an outcome.
 A trial of Harbor (`result.json` with `verifier_result`) says which task the trajectories in its folder and in `agent` below it
-are of, where they name none (ATIF has no place for it), and grades them: reward
-1 is resolved, 0 is not, any other says neither, as does one beside a recorded exception, which may make it invalid, and none.
+are of, where they name none (ATIF has no place for it), and grades them: reward 1 is resolved, 0 is not, any other says
+neither, as does one beside a recorded exception, which may make it invalid, and none.
 
 The rule: from the folder of the trajectory walk up at most 3 parents inside the import root; a report counts at a parent when
 every folder from there down to it has a usual name (`logs`, `results`, `sb-cli-reports`, `run_evaluation`...), is named as the
