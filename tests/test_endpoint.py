@@ -133,7 +133,7 @@ def test_a_server_that_fails_some_fails_only_those(lake: Lake) -> None:
     ("fault", "status"),
     [
         (Fault(400, b'{"error": {"message": "too long", "code": "context_length_exceeded"}}'), "context"),
-        (Fault(422, b'{"error": {"message": "odd"}}'), "refused"),
+        (Fault(422, b'{"error": {"message": "unknown field"}}'), "model_unavailable"),
         (Fault(500), "model_unavailable"),
         (Fault(drop=True), "model_unavailable"),
         (Fault(delay=5.0), "model_unavailable"),
@@ -145,6 +145,14 @@ def test_every_failure_has_an_end_of_its_own(lake: Lake, fault: Fault, status: s
         report = play(lake, server, n=2)
     assert Counter(r["end"]["exit_status"] for r in rows(lake, "end")) == {status: 2}
     assert report.complete == (status != "model_unavailable")
+
+
+def test_a_refusal_is_the_policys_only_where_its_server_takes_other_calls(lake: Lake) -> None:
+    calls = iter([None])
+    with ChatServer(lambda body: LOOK) as server:
+        server.fault_of = lambda body: next(calls, Fault(400, b'{"error": {"message": "content filter"}}'))
+        assert play(lake, server, n=1).complete
+    assert [r["end"]["exit_status"] for r in rows(lake, "end")] == ["refused"]
 
 
 def test_tools_are_offered_called_and_answered(lake: Lake) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from schemas.kinds import UNFINISHED
@@ -56,6 +56,8 @@ class Setting:
     companions: Callable[[], Sequence[Companion]] = tuple
     cost_limit_usd: float | None = None
     closing: Sequence[Closing] = ()
+    answered: set[str] = field(default_factory=set)
+    """Policies that gave a reply in this run: who refused every call so far may refuse how they are made."""
 
     async def close(self) -> None:
         """Release what policies and companions opened."""
@@ -167,7 +169,12 @@ class Wheel:
 
     async def _ask(self, policy: Policy, view: View) -> Reply:
         role = "teacher" if policy is self.setting.teacher else "agent"
-        return await self.purse.pay(role, policy.most_cost(view), policy.reply(view), lambda r: r.cost_usd)
+        reply = await self.purse.pay(role, policy.most_cost(view), policy.reply(view), lambda r: r.cost_usd)
+        if reply.text is not None:
+            self.setting.answered.add(policy.name)
+        elif reply.finish == "refused" and policy.name not in self.setting.answered:
+            return replace(reply, finish="every call so far was refused")  # it says nothing about the policy
+        return reply
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
