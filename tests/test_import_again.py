@@ -173,8 +173,8 @@ def test_only_events_are_read_together(lake: Lake, tmp_path: Path) -> None:
     assert counted(report)[:5] == (11, 8, 0, 3, 3)
     assert report.reasons == {"not_json": 1, "empty": 1, "unreadable": 1}
     assert import_paths(lake, [tmp_path / "in"], format="atif").reasons["other_format"] == 7
-    assert goes_on(tmp_path / "elsewhere.json"), "a watch waits for the rest of the conversation"
-    assert not goes_on(folder / "event-00004-session.json")
+    assert goes_on(tmp_path / "elsewhere.json", lines=False), "a watch waits for the rest of the conversation"
+    assert not goes_on(folder / "event-00004-session.json", lines=False)
 
 
 # --- outcomes
