@@ -40,7 +40,7 @@ def storable_whole(value: Any) -> Any:
     """A JSON value with every text in it storable, keys too."""
     if isinstance(value, dict):
         return {storable(k): storable_whole(v) for k, v in value.items()}
-    return [storable_whole(v) for v in value] if isinstance(value, list) else storable(value)
+    return [storable_whole(v) for v in value] if isinstance(value, list | tuple) else storable(value)
 
 
 def unfit_corpus(name: str) -> str | None:

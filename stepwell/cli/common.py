@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stepwell.display import plain
 from stepwell.errors import LakeError, StepwellError, UsageError
 from stepwell.health.access import writable
-from stepwell.ids import storable
+from stepwell.ids import storable, storable_whole
 from stepwell.lake import Lake
 
 console = Console(stderr=True)
@@ -86,13 +86,7 @@ def dumped(document: Any, option: int = 0) -> bytes:
     try:
         return orjson.dumps(document, default=str, option=option)
     except TypeError:
-        return orjson.dumps(_storable(document), default=lambda value: storable(str(value)), option=option)
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_storable(k): _storable(v) for k, v in value.items()}
-    return [_storable(v) for v in value] if isinstance(value, list | tuple) else storable(value)
+        return orjson.dumps(storable_whole(document), default=lambda value: storable(str(value)), option=option)
 
 
 def emit(document: Any) -> None:

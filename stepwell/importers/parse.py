@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from stepwell.errors import BadInput
-from stepwell.ids import canonical, storable
+from stepwell.ids import canonical, storable_whole
 
 DEEPEST = 254
 _BOM = b"\xef\xbb\xbf"
@@ -34,7 +34,7 @@ def _lenient(data: bytes) -> Any:
     try:
         text = data.decode()
         value = json.loads(text, parse_constant=str, parse_float=_float, parse_int=_int)
-        return _storable(value)
+        return storable_whole(value)
     except UnicodeDecodeError as error:
         raise BadInput("not_json", f"{error.reason} at byte {error.start}; JSON is UTF-8.", error.start) from error
     except json.JSONDecodeError as error:
@@ -54,14 +54,6 @@ def _int(text: str) -> int | float | str:
         return _float(text)
     value = int(text)
     return value if -(2**63) <= value < 2**64 else float(value)
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {storable(k): _storable(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_storable(v) for v in value]
-    return storable(value)
 
 
 def document_identity(document: Any) -> str:
