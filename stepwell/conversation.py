@@ -27,6 +27,11 @@ REPLAYED = (*READS[:-2], "notice", "feedback", "turn", "usage", "retraction")
 """Columns of `events` that `prompts` reads."""
 
 
+def is_of_source(policy: str | None, weight: float) -> bool:
+    """Whether a mask is the source's own and keeps its step out of the loss; one by a rule of ours has the rule as `policy`."""
+    return policy is None and weight == 0
+
+
 class Transcript:
     """The messages an agent is shown, as they grow turn by turn: the one place that says what a prompt is.
 
@@ -122,7 +127,7 @@ def conversations(events: pa.Table) -> Iterator[Conversation]:
             observations.append((payload["position"] or 0, answered(payload)))
         elif kind == "mask":
             current.masks[payload["mask_rule"], row["step"]] = (payload["weight"], row["event_id"])
-            if row["policy"] is None and payload["weight"] == 0:
+            if is_of_source(row["policy"], payload["weight"]):
                 current.context.setdefault(row["step"], []).append(row["event_id"])
     if current is not None:
         yield current

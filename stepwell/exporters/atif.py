@@ -25,6 +25,7 @@ from typing import Literal
 import orjson
 
 from stepwell.carried import ENVELOPE, KEY, NATIVE, NATIVE_USAGE, PLACELESS
+from stepwell.conversation import is_of_source
 from stepwell.exporters.base import (
     LeftOut,
     Make,
@@ -73,8 +74,11 @@ def document(trajectory: Trajectory, mask_rule: str | None = None) -> Obj | Left
     if not any(trajectory.of(kind) for kind in ("instruction", "action", "attempt")):
         return LeftOut("nobody said anything: ATIF has no document without steps")
     if mask_rule is not None:
-        own = [m for m in trajectory.of("mask") if m["policy"] is None and m["payload"]["weight"] == 0]
-        masks = [m for m in trajectory.of("mask") if m in own or m["payload"]["mask_rule"] == mask_rule]
+        masks = [
+            m
+            for m in trajectory.of("mask")
+            if m["payload"]["mask_rule"] == mask_rule or is_of_source(m["policy"], m["payload"]["weight"])
+        ]
         trajectory = replace(trajectory, events={**trajectory.events, "mask": masks})
     try:
         made = _Document(trajectory).whole(parsed=True)

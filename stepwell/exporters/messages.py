@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.conversation import POLICIES, SHOWN
+from stepwell.conversation import POLICIES, SHOWN, is_of_source
 from stepwell.exporters.base import LeftOut, Obj, Row, Trajectory, by_position, by_step, flagged, loaded
 
 KINDS = frozenset(
@@ -35,7 +35,7 @@ def conversation(trajectory: Trajectory, mask_rule: str | None) -> list[Obj] | L
     weights = {
         r["step"]: r["payload"]["weight"] for r in trajectory.of("mask") if r["payload"]["mask_rule"] == mask_rule
     }
-    masked = {r["step"] for r in trajectory.of("mask") if r["policy"] is None and r["payload"]["weight"] == 0}
+    masked = {r["step"] for r in trajectory.of("mask") if is_of_source(r["policy"], r["payload"]["weight"])}
     seen_until = _interrupted(trajectory)
     observed = by_step(trajectory.of("observation"))
     made = [_instruction(row) for row in by_position(trajectory.of("instruction"))]
