@@ -54,9 +54,14 @@ def environment() -> dict[str, Any]:
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else []
     hardware = {
         "device": devices[0] if devices else "cpu", "devices": devices, "processor": _processor(), "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1), "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1), "processes": processes(),
     }  # fmt: skip
     return {"python": platform.python_version(), "threads": torch.get_num_threads(), **hardware, **found}
+
+
+def processes() -> int:
+    """How many processes train together, as torchrun says."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def _processor() -> str:

@@ -12,12 +12,12 @@ An interrupted run resumes from its last whole checkpoint; critiques it had rewa
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from jobs import registry
 from jobs.report import Reporter, command, quiet
 from jobs.training import run
 from jobs.training.run import Fitted, Work, fitted
@@ -95,7 +95,7 @@ def require_sound(recipe: Recipe) -> None:
 
 def require_prompts(recipe: Recipe, n_prompts: int) -> None:
     """Raise RecipeError when the prompts do not fill one step: TRL leaves a batch out that is not full."""
-    t, group, processes = recipe.train, settings_of(recipe).group, int(os.environ.get("WORLD_SIZE", 1))
+    t, group, processes = recipe.train, settings_of(recipe).group, registry.processes()
     wanted = t.batch_size * t.gradient_accumulation * processes // group
     if n_prompts < wanted:
         raise RecipeError(

@@ -7,7 +7,6 @@ Belongs here: what makes an interrupted run end where an uninterrupted one does.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +25,14 @@ def scratch_of(folder: Path, recipe: Recipe, sealed: Sealed, base: str, seed: in
     never resumed by a run that could not have written it.
     """
     libraries = [version(name) for name in ("torch", "transformers", "trl")]
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    parts = (recipe.training_hash, sealed.hash, registry.model_id("", Path(base)), seed, world, libraries)
+    parts = (
+        recipe.training_hash,
+        sealed.hash,
+        registry.model_id("", Path(base)),
+        seed,
+        registry.processes(),
+        libraries,
+    )
     return folder / f"trainer-{digest(*parts)[:12]}"
 
 
