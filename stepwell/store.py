@@ -97,13 +97,11 @@ class Store:
 
     def first(self, path: str, data: bytes) -> bytes:
         """Write a file that is not there; on an object store, which has no lock, all who do so at once get the bytes of one."""
-        if (
-            not self.local
-        ):  # what an object store writes only once is the first commit of a table, so that says whose they are
+        if not self.local:
+            # What an object store writes only once is the first commit of a table: it says whose bytes they are. Of those who
+            # create it at once some are refused, and some make its second commit.
             claim, schema = f"{self.uri}/{path}-claim", pa.schema({"claim": pa.string()})
-            with suppress(
-                DeltaError
-            ):  # of those who create it at once some are refused and some make its second commit
+            with suppress(DeltaError):
                 DeltaTable.create(claim, schema, description=data.hex(), storage_options=self._options)
             data = bytes.fromhex(DeltaTable(claim, 0, storage_options=self._options).metadata().description)
         self.put(path, data)

@@ -161,6 +161,14 @@ def _answer(history: list[Obj], entry: int) -> int | None:
     )
 
 
+def _why(written: Any, refused: bool) -> str:
+    """Why nothing was executed."""
+    if not written:
+        return "no action in the reply"
+    told = "refused the action and asked again" if refused else f"wrote {written!r}"
+    return f"nothing executed: the harness {told}"
+
+
 def _step(
     builder: Builder, left: Obj, said: Obj, shown: Obj | None, prompts: _Prompts, policy: str | None, refused: bool
 ) -> None:
@@ -168,21 +176,12 @@ def _step(
     prompt_hash, prompt = prompts.take(left)
     written = left.get("action")
     executed = isinstance(written, str) and bool(written.strip()) and not written.startswith("exit_") and not refused
-    why = (
-        None
-        if executed
-        else "no action in the reply"
-        if not written
-        else "nothing executed: the harness refused the action and asked again"
-        if refused
-        else f"nothing executed: the harness wrote {written!r}"
-    )
     ours = not executed and str(left.get("response")).lower().startswith(_HARNESS)
     payload = {
         "text": take_text(left, "response"),
         "thought": take_text(left, "thought"),
         "command": take_text(left, "action") if executed else None,
-        "parse_error": why,
+        "parse_error": None if executed else _why(written, refused),
     }
     calls = take_calls(said)
     same = {"content": payload["text"], "thought": payload["thought"], "action": written}

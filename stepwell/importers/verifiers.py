@@ -122,6 +122,9 @@ def _trace(trace: Obj, episode: Obj, source: SourceFile, place: int = 0) -> Iter
             ends[-1] = (builder.trajectory_id, 0)
         parent = None if not number else ends[fork] if fork is not None else (ends[-1][0], None)
         config = obj(agent.get("config"))
+        extra: Obj = {"without_prefix": True} if fork is not None else {}
+        if not number:
+            extra = {"agent": {k: v for k, v in agent.items() if k != "config"}, "episode": about}
         models = (take_text(c, "model") for c in map(dict, calls.values()))
         builder.start(
             {
@@ -133,11 +136,7 @@ def _trace(trace: Obj, episode: Obj, source: SourceFile, place: int = 0) -> Iter
                 "fork_step": parent[1] if parent else None,
                 "config": pack(config),
             },
-            {"agent": {k: v for k, v in agent.items() if k != "config"}, "episode": about}
-            if not number
-            else {"without_prefix": True}
-            if fork is not None
-            else {},
+            extra,
         )
         stream = Stream(builder)
         _line(stream, nodes, line, calls, rest.get("tools") if not number else None)
