@@ -19,7 +19,7 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -c 'import torch' 2>/dev/null || { \
-		echo "this torch is a CUDA build, which needs libraries that the lock leaves out (some 3 GB): installing them"; \
+		echo "torch does not load: installing the libraries that its CUDA build needs, which the lock leaves out (some 3 GB)"; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock torch; }
 	@touch $@
 

@@ -90,8 +90,8 @@ def names_in(raw: bytes) -> set[str]:
 
 
 def without_bytes(row: dict[str, Any]) -> dict[str, Any]:
-    """A reject of a file whose trajectories were taken down: what it kept of the file, and quoted of it, is theirs."""
-    left = row | {"raw": b"", "detail": "its bytes went with the trajectories of its file, which were taken down."}
+    """A reject of a file or an event of trajectories that were taken down: what it kept of them, and quoted, is theirs."""
+    left = row | {"raw": b"", "detail": "its bytes went with the trajectories they were of, which were taken down."}
     return left | {"reject_id": reject_id(left)}
 
 

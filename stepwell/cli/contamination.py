@@ -84,9 +84,11 @@ def _split(lake: Lake, report: Report, evaluation: str, base: str | None) -> Eff
             f"no evaluation {evaluation!r}; `stepwell sql 'SELECT DISTINCT evaluation_id FROM evaluations'` lists them."
         )
     recorded = f"{HELD_OUT}{suite}"
-    named = suite if suite in report.suites and recorded not in report.suites else recorded
-    dirty = dirty_tasks(lake, report.dataset_hash, named, gate=report.gate)
-    return effect(lake, evaluation, dirty, base, compared=compared_tasks(lake, report.dataset_hash, named, report.gate))
+    listed = suite if suite in report.suites and recorded not in report.suites else recorded
+    dirty = dirty_tasks(lake, report.dataset_hash, listed, gate=report.gate)
+    return effect(
+        lake, evaluation, dirty, base, compared=compared_tasks(lake, report.dataset_hash, listed, report.gate)
+    )
 
 
 def _table(report: Report) -> Table:
